@@ -1,0 +1,1 @@
+"""Floor 0: errors, registries, configuration, files, seeds, runs, console. Imports nothing of ours."""

@@ -1,0 +1,108 @@
+"""Files that are whole or absent: write to a temporary name, fsync, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from reglaj.core.errors import environment_fault
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Put `data` under `path` atomically and durably. Raises `EnvironmentFault` when the disk refuses."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with disk_faults(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _fsync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put UTF-8 text under `path` atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Put a JSON document under `path` atomically; NaN and infinity are refused, for JSON has none."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `path` when the block ends well and vanishes when it does not.
+
+    An older folder under `path` is replaced only at the very end.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    with disk_faults(path):
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _fsync_file(file)
+            old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+            _fsync_folder(path.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def disk_faults(path: Path) -> Iterator[None]:
+    """Turn an `OSError` about `path` into an `EnvironmentFault` (exit code 4)."""
+    try:
+        yield
+    except OSError as error:
+        if hasattr(error, "problems"):  # one of ours already
+            raise
+        raise environment_fault(
+            f"cannot write {str(error.filename or path)!r}",
+            allowed="a folder that can be written to, with room on its disk",
+            why=error.strerror or str(error),
+            remedy="make room or choose another folder (--runs DIR, or REGLAJ_HOME for the cache), then run the same command",
+        ) from error
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def canonical_hash(value: Any) -> str:
+    """Hex SHA-256 of a JSON value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _fsync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _fsync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

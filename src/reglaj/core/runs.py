@@ -1,0 +1,160 @@
+"""Run folders: numbers, identities, manifests, and finding a run by what a user typed.
+
+A run's identity is the hash of its resolved recipe and its data key; the same identity is the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from reglaj.core.errors import listing, nearest, user_error
+from reglaj.core.files import disk_faults, sha256_file, write_json
+
+Status = Literal["new", "unfinished", "finished"]
+_NUMBERED = re.compile(r"^(?P<name>.+)-(?P<number>\d{3,})$")
+_LIBRARIES = ("reglaj", "torch", "transformers", "peft", "safetensors", "pyarrow", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """One line of `reglaj runs`."""
+
+    path: Path
+    status: str
+    task: str
+    method: str
+    created: str
+    headline: dict[str, Any]
+
+
+def begin_run(runs: Path, name: str, identity: str, *, fresh: bool = False) -> tuple[Path, Status]:
+    """The folder for a run of this identity, made if there is none, and how far it is.
+
+    `fresh` always takes a new number. The folder of a new run holds a manifest with status `running`.
+    """
+    existing = _numbered_folders(runs, name)
+    if not fresh:
+        for _, folder in reversed(existing):
+            manifest = read_manifest(folder)
+            if manifest.get("identity") == identity:
+                return folder, "finished" if manifest.get("status") == "finished" else "unfinished"
+    number = existing[-1][0] + 1 if existing else 1
+    with disk_faults(runs):
+        while True:  # another process may take the same number between our look and our mkdir
+            folder = runs / f"{name}-{number:03d}"
+            try:
+                folder.mkdir(parents=True)
+                break
+            except FileExistsError:
+                number += 1
+    write_manifest(folder, {"identity": identity, "status": "running", "created": _now(), "software": software()})
+    return folder, "new"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run, or an empty mapping where there is none that can be read."""
+    try:
+        value = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Replace the manifest atomically."""
+    write_json(folder / "manifest.json", manifest)
+
+
+def finish_run(folder: Path, facts: dict[str, Any]) -> None:
+    """Mark a run finished: adds `facts` and the SHA-256 of every file but the manifest itself."""
+    files = {
+        str(path.relative_to(folder)): sha256_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+    manifest = read_manifest(folder) | facts | {"status": "finished", "finished": _now(), "files": files}
+    write_manifest(folder, manifest)
+
+
+def find_run(text: str, runs: Path = Path("runs")) -> Path:
+    """The run folder that `text` names: a path, a folder in `runs`, or a name (then its latest finished run).
+
+    Raises `UserError` when there is none.
+    """
+    for candidate in (Path(text), runs / text):
+        if (candidate / "manifest.json").is_file():
+            return candidate
+    finished = [
+        folder for _, folder in _numbered_folders(runs, text) if read_manifest(folder).get("status") == "finished"
+    ]
+    if finished:
+        return finished[-1]
+    known = [folder.name for folder in _all_runs(runs)]
+    guess = nearest(text, known)
+    if Path(text).is_dir():
+        why = "the folder has no manifest.json, so it is not a run"
+    else:
+        why = f"no such folder, and {str(runs)!r} has no run of that name"
+    raise user_error(
+        f"{text!r} is not a run",
+        allowed=listing(known) if known else f"a run folder ({str(runs)!r} has none yet)",
+        why=why,
+        remedy=f"did you mean {guess!r}?" if guess else "list them with `reglaj runs`, or train one with `reglaj train RECIPE`",
+    )
+
+
+def list_runs(runs: Path) -> list[RunSummary]:
+    """Every run below `runs`, oldest first."""
+    summaries = []
+    for folder in _all_runs(runs):
+        manifest = read_manifest(folder)
+        summaries.append(
+            RunSummary(
+                path=folder,
+                status=manifest.get("status", "damaged"),
+                task=manifest.get("task", ""),
+                method=manifest.get("method", ""),
+                created=manifest.get("created", ""),
+                headline=manifest.get("headline", {}),
+            )
+        )
+    return sorted(summaries, key=lambda summary: (summary.created, summary.path.name))
+
+
+def software() -> dict[str, str]:
+    """Versions of what decides a result: Python, ourselves and the libraries below us."""
+    versions = {"python": platform.python_version()}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _numbered_folders(runs: Path, name: str) -> list[tuple[int, Path]]:
+    if not runs.is_dir():
+        return []
+    found = []
+    for folder in runs.iterdir():
+        match = _NUMBERED.match(folder.name)
+        if match and match["name"] == name and folder.is_dir():
+            found.append((int(match["number"]), folder))
+    return sorted(found)
+
+
+def _all_runs(runs: Path) -> list[Path]:
+    if not runs.is_dir():
+        return []
+    return sorted(folder for folder in runs.iterdir() if (folder / "manifest.json").is_file())
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
