@@ -1,0 +1,1 @@
+"""Floor 1: starters, loading, families, heads."""

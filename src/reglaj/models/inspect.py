@@ -1,0 +1,256 @@
+"""What a model folder holds, read without loading it: config, tensor shapes, and the reasons to refuse it.
+
+One door for starters, local folders and hub ids. Nothing here imports torch: a safetensors file begins with
+its own table of contents (8 bytes of length, then JSON).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from reglaj.core.console import SILENT, Console
+from reglaj.core.errors import environment_fault, nearest, user_error
+from reglaj.core.files import sha256_file
+
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+NOT_BASE_WEIGHTS = frozenset({"head.safetensors", "adapter_model.safetensors"})
+_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text"})
+_NOT_LINEAR = ("embed", "norm", "pooler", "lm_head", "cls.", "wte", "wpe", "classifier", "score")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """A model on disk. `tensors` maps each name in its safetensors files to its shape."""
+
+    name: str
+    """As the user wrote it."""
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, tuple[int, ...]]
+    licence: str = ""
+    source: str = ""
+
+    @property
+    def model_type(self) -> str:
+        return str(self.config.get("model_type", ""))
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        return bool(self.config.get("is_encoder_decoder"))
+
+    @property
+    def parameters(self) -> int:
+        """Number of values in all tensors."""
+        return sum(_size(shape) for shape in self.tensors.values())
+
+    @property
+    def layers(self) -> int:
+        for key in ("num_hidden_layers", "n_layers", "n_layer", "num_layers"):
+            if isinstance(self.config.get(key), int):
+                return int(self.config[key])
+        return 0
+
+    @property
+    def hidden_size(self) -> int:
+        for key in ("hidden_size", "dim", "n_embd", "d_model"):
+            if isinstance(self.config.get(key), int):
+                return int(self.config[key])
+        return 0
+
+    @property
+    def context(self) -> int:
+        """Most tokens a text may have. RoBERTa's positions start after its padding index."""
+        for key in ("max_position_embeddings", "n_positions"):
+            if isinstance(self.config.get(key), int):
+                return int(self.config[key]) - self.position_offset
+        return 512
+
+    @property
+    def position_offset(self) -> int:
+        """The position id of a text's first token."""
+        if self.model_type in _OFFSET_POSITIONS:
+            return int(self.config.get("pad_token_id") or 0) + 1
+        return 0
+
+    @property
+    def pooling(self) -> str:
+        """How a text becomes one vector: what sentence-transformers wrote down, else `last` for decoders, `mean` for encoders."""
+        try:
+            pooling = json.loads((self.folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            pooling = {}
+        if pooling.get("pooling_mode_cls_token"):
+            return "cls"
+        if pooling.get("pooling_mode_lasttoken"):
+            return "last"
+        return "mean" if pooling or not self.is_decoder else "last"
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether a token sees only those before it."""
+        architectures = " ".join(self.config.get("architectures") or [])
+        return "CausalLM" in architectures or "LMHead" in architectures or self.model_type.startswith(("gpt", "llama"))
+
+    def linear_modules(self) -> dict[str, tuple[int, int]]:
+        """Weight matrices that a method can target: module name to shape."""
+        return {
+            name.removesuffix(".weight"): (shape[0], shape[1])
+            for name, shape in self.tensors.items()
+            if name.endswith(".weight") and len(shape) == 2 and not any(part in name for part in _NOT_LINEAR)
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over config and weight files: another base is another run."""
+        digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        for file in _weight_files(self.name, self.folder):
+            digest.update(sha256_file(file).encode())
+        return digest.hexdigest()
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+def inspect_model(model: str, *, folder: Path, console: Console = SILENT) -> ModelFacts:
+    """The facts of a model: `starter:NAME`, a folder (relative to `folder`), or a hub id.
+
+    Raises `UserError` for what is no model, has pickle weights only or needs remote code; `EnvironmentFault`
+    when it has to be fetched and cannot be. A hub id is fetched into the hub's own cache.
+    """
+    path, licence, source = _resolve(model, folder, console)
+    config = _read_config(model, path)
+    tensors: dict[str, tuple[int, ...]] = {}
+    for file in _weight_files(model, path):
+        tensors |= read_safetensors_shapes(file)
+    return ModelFacts(name=model, folder=path, config=config, tensors=tensors, licence=licence, source=source)
+
+
+def _resolve(model: str, folder: Path, console: Console) -> tuple[Path, str, str]:
+    if model.startswith("starter:"):
+        from reglaj.models.starters import STARTERS, fetch
+
+        name = model.removeprefix("starter:")
+        path = fetch(model, console)
+        if STARTERS[name].kind != "model":
+            raise user_error(
+                f"{model!r} is a data set",
+                allowed=", ".join(f"starter:{n}" for n, s in STARTERS.items() if s.kind == "model"),
+                why="`model` needs a model",
+                remedy="use it under data.sources, and a model starter here",
+                where="model",
+            )
+        return path, STARTERS[name].licence, STARTERS[name].source
+    local = (folder / model).expanduser()
+    if local.is_dir():
+        return local.resolve(), "as stated by its owner", str(local)
+    looks_local = model.startswith((".", "/", "~")) or model.count("/") != 1 or local.exists()
+    if looks_local:
+        siblings = [entry.name for entry in local.parent.iterdir()] if local.parent.is_dir() else []
+        guess = nearest(local.name, siblings)
+        raise user_error(
+            f"no model folder {str(local)!r}",
+            allowed="a folder with config.json and safetensors, a hub id such as owner/name, or starter:minilm",
+            why="it is a file, not a folder" if local.exists() else "it does not exist (paths start from the recipe's folder)",
+            remedy=f"did you mean {guess!r}?" if guess else "check the path",
+            where="model",
+        )
+    return _from_hub(model), "see its page on the hub", model
+
+
+def _from_hub(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        found = snapshot_download(
+            model,
+            allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/*"],
+            ignore_patterns=["onnx/*", "openvino/*"],
+        )
+    except Exception as error:  # the hub client raises many kinds: offline, not found, gated, no disk
+        raise environment_fault(
+            f"cannot fetch the model {model!r} from the hub",
+            allowed="a hub id that exists and can be reached, a local folder, or starter:minilm",
+            why=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}",
+            remedy="check the name and the network, or download it and give the folder's path",
+            where="model",
+        ) from error
+    return Path(found)
+
+
+def _read_config(model: str, path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        config = None
+    except (OSError, ValueError) as error:
+        raise user_error(
+            f"{path / 'config.json'} cannot be read",
+            allowed="the model's config as JSON",
+            why=str(error),
+            remedy="fetch the model again",
+            where="model",
+        ) from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise user_error(
+            f"{model!r} is no model folder",
+            allowed="a folder as `save_pretrained` writes it",
+            why="it has no config.json that names a model_type",
+            remedy="point `model` to the folder that holds config.json; for a run of ours, to its model/ folder",
+            where="model",
+        )
+    if config.get("auto_map"):
+        raise user_error(
+            f"{model!r} asks for remote code ({', '.join(map(str, config['auto_map'].values()))})",
+            allowed="architectures that transformers itself has",
+            why="loading a model must run no code that came with it",
+            remedy="choose a model without `auto_map`; where transformers has the architecture, remove that key from config.json",
+            where="model",
+        )
+    return config
+
+
+def _weight_files(model: str, path: Path) -> list[Path]:
+    files = sorted(file for file in path.glob("*.safetensors") if file.name not in NOT_BASE_WEIGHTS)
+    if files:
+        return files
+    pickles = sorted(file.name for file in path.iterdir() if file.suffix in PICKLE_SUFFIXES)
+    raise user_error(
+        f"{model!r} has {'pickle weights only: ' + ', '.join(pickles) if pickles else 'no weights'}",
+        allowed="model.safetensors, or model-00001-of-0000N.safetensors with its index",
+        why="a pickle can run any code when it is loaded" if pickles else "there is nothing to start from",
+        remedy="convert it on a machine that trusts it: `AutoModel.from_pretrained(...).save_pretrained(folder)`",
+        where="model",
+    )
+
+
+def read_safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Tensor name to shape, from a safetensors header. Raises `UserError` when it is damaged."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            size = file.stat().st_size
+            if length > size - 8:
+                raise ValueError("its header is longer than the file")
+            header = json.loads(stream.read(length))
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        if 8 + length + end != size:
+            raise ValueError(f"it has {size:,} bytes where its header promises {8 + length + end:,}")
+    except (OSError, ValueError, struct.error, KeyError, TypeError) as error:
+        raise user_error(
+            f"{file} is damaged",
+            allowed="a whole safetensors file",
+            why=str(error),
+            remedy="fetch or save the model again",
+            where="model",
+        ) from error
+    return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}

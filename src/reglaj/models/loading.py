@@ -1,0 +1,90 @@
+"""Models and tokenizers through transformers: safetensors only, no remote code, always from a local folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from reglaj.core.errors import user_error
+from reglaj.models.inspect import ModelFacts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_DROPOUT_KEYS = ("dropout", "_dropout", "_pdrop", "dropout_prob", "dropout_rate")
+
+
+def load_backbone(facts: ModelFacts, *, dropout: float | None = None) -> PreTrainedModel:
+    """The model without a head, in float32, on the CPU, in evaluation mode.
+
+    dropout: overrides every dropout probability of the config; None keeps the model's own.
+    Raises `UserError` when transformers does not know the architecture or the weights do not fit it.
+    """
+    from transformers import AutoConfig, AutoModel
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()  # the load report speaks of heads that we replace on purpose
+    transformers_logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(facts.folder, trust_remote_code=False, local_files_only=True)
+        if dropout is not None:
+            _set_dropout(config, dropout)
+        extra: dict[str, Any] = {"add_pooling_layer": False} if _has_pooler(facts) else {}
+        model, report = AutoModel.from_pretrained(
+            facts.folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **extra,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise user_error(
+            f"the model {facts.name!r} cannot be loaded",
+            allowed="architectures and weights that the installed transformers can open",
+            why=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+            remedy="try another model, or save it again with the current transformers",
+            where="model",
+        ) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise user_error(
+            f"the model {facts.name!r} lacks {len(missing)} weights, {missing[0]!r} first",
+            allowed="weights for every parameter of its architecture",
+            why="the missing ones would start at random, in silence",
+            remedy="fetch or save the model again",
+            where="model",
+        )
+    model.eval()
+    return model
+
+
+def load_tokenizer(facts: ModelFacts) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a model. Raises `UserError` when there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(facts.folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise user_error(
+            f"the tokenizer of {facts.name!r} cannot be loaded",
+            allowed="tokenizer.json (or what transformers can make one of) in the model's folder",
+            why=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+            remedy="save it beside the model with `tokenizer.save_pretrained(folder)`",
+            where="model",
+        ) from error
+    return tokenizer
+
+
+def _has_pooler(facts: ModelFacts) -> bool:
+    """Models with BERT's pooler build it unless told not to; our heads pool by themselves."""
+    return any("pooler.dense" in name for name in facts.tensors) or facts.model_type in {"bert", "roberta", "xlm-roberta"}
+
+
+def _set_dropout(config: Any, value: float) -> None:
+    for key, old in list(vars(config).items()):
+        if key.endswith(_DROPOUT_KEYS) and isinstance(old, (int, float)) and not isinstance(old, bool):
+            setattr(config, key, value)
