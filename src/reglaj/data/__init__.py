@@ -1,0 +1,1 @@
+"""Floor 1: reading, ledger, splits, batch plans."""

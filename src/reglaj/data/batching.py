@@ -1,0 +1,62 @@
+"""Which rows make a step, and how a step is cut into micro-batches.
+
+The plan depends on the number of rows, the batch size and (seed, epoch), on nothing else: neither on hardware,
+nor on how many processes share a step, nor on the rows' lengths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reglaj.core.seeding import derive_seed
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """The steps of a training. lengths: tokens of each row."""
+
+    lengths: np.ndarray[Any, np.dtype[np.int64]]
+    batch_size: int
+    epochs: int
+    max_steps: int | None
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The last step of an epoch may have fewer rows than the others."""
+        return math.ceil(len(self.lengths) / self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        steps = self.steps_per_epoch * self.epochs
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def steps(self, epoch: int) -> Iterator[list[int]]:
+        """Row numbers of each step of an epoch; a pure function of (seed, epoch)."""
+        order = np.random.default_rng(derive_seed(self.seed, "epoch", epoch)).permutation(len(self.lengths))
+        for start in range(0, len(order), self.batch_size):
+            yield order[start : start + self.batch_size].tolist()
+
+    def tokens(self, rows: Sequence[int]) -> int:
+        """Tokens of these rows together."""
+        return int(self.lengths[list(rows)].sum())
+
+
+def micro_batches(rows: Sequence[int], lengths: np.ndarray[Any, np.dtype[np.int64]], budget: int) -> list[list[int]]:
+    """Cut rows into groups of similar length whose padded size (rows x longest) keeps the token budget.
+
+    A row longer than the budget is a group of its own. Longest first, so that memory peaks at the beginning.
+    """
+    groups: list[list[int]] = []
+    longest = 0
+    for row in sorted(rows, key=lambda row: (-int(lengths[row]), row)):
+        if groups and (len(groups[-1]) + 1) * longest <= budget:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+            longest = int(lengths[row])
+    return groups

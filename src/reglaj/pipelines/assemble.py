@@ -1,0 +1,139 @@
+"""A learner from a recipe, and a learner from a finished run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reglaj.core.console import SILENT, Console
+from reglaj.core.errors import ReglajError, UserError, user_error
+from reglaj.core.files import write_json
+from reglaj.core.seeding import derive_seed, seed_everything
+from reglaj.methods import METHODS
+from reglaj.models.inspect import ModelFacts, inspect_model
+from reglaj.pipelines.recipe import Recipe, load_recipe
+from reglaj.tasks import TASKS
+from reglaj.tasks.base import Task
+from reglaj.training.engine import choose_device, choose_engine
+from reglaj.training.learner import Learner
+
+_DROPOUT_KEYS = ("classifier_dropout", "seq_classif_dropout", "hidden_dropout_prob", "dropout", "resid_pdrop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembled:
+    """Everything that turns texts into answers."""
+
+    recipe: Recipe
+    task: Task
+    facts: ModelFacts
+    learner: Learner
+    tokenizer: Any
+
+    @property
+    def max_tokens(self) -> int:
+        assert self.recipe.train.max_tokens is not None
+        return self.recipe.train.max_tokens
+
+
+def check_model(recipe: Recipe, facts: ModelFacts) -> None:
+    """Raises `UserError` with everything that does not fit between task, method, context and model."""
+    method = METHODS.get(recipe.method.name)
+    problems = TASKS.get(recipe.task).check_model(facts) + method.check(recipe.method, facts)
+    max_tokens = recipe.train.max_tokens
+    if max_tokens is not None and max_tokens > facts.context:
+        problems += user_error(
+            f"{max_tokens}",
+            allowed=f"up to {facts.context}",
+            why=f"{facts.name} has no positions beyond that",
+            remedy="lower it, or choose a model with a longer context",
+            where="train.max_tokens",
+        ).problems
+    if problems:
+        raise UserError(*problems)
+
+
+def assemble(recipe: Recipe, facts: ModelFacts, task: Task) -> Assembled:
+    """Base, method and head as they are before the first step. The seed is set before anything is built."""
+    from reglaj.models.loading import load_backbone, load_tokenizer
+    from reglaj.models.packing import choose_layout
+
+    device = choose_device(recipe.train)
+    seed_everything(derive_seed(recipe.train.seed, "weights"))
+    backbone = load_backbone(facts, dropout=recipe.train.model_dropout).to(device)
+    layout, reason = choose_layout(backbone, facts.model_type, facts.position_offset, backbone.config.vocab_size)
+    engine = choose_engine(recipe.train, device, layout, reason)
+    head = task.head(facts, _head_dropout(recipe, facts))
+    handle = METHODS.get(recipe.method.name).attach(recipe.method, backbone, facts)
+    learner = Learner(backbone, handle, head, facts, engine)
+    seed_everything(derive_seed(recipe.train.seed, "dropout"))
+    return Assembled(recipe=recipe, task=task, facts=facts, learner=learner, tokenizer=load_tokenizer(facts))
+
+
+def _head_dropout(recipe: Recipe, facts: ModelFacts) -> float:
+    if recipe.train.model_dropout is not None:
+        return recipe.train.model_dropout
+    return next((float(facts.config[key]) for key in _DROPOUT_KEYS if isinstance(facts.config.get(key), float)), 0.0)
+
+
+def save_model(assembled: Assembled, folder: Path) -> None:
+    """Write what is served into an existing folder: method, head, task, tokenizer, and which base it stands on."""
+    assembled.learner.save(folder)
+    assembled.task.save(folder)
+    assembled.tokenizer.save_pretrained(folder)
+    facts = assembled.facts
+    is_starter_or_hub = facts.name.startswith("starter:") or not (assembled.recipe.folder / facts.name).exists()
+    write_json(
+        folder / "base.json",
+        {
+            "model": facts.name if is_starter_or_hub else str(facts.folder),
+            "fingerprint": facts.fingerprint,
+            "method": assembled.recipe.method.name,
+            "licence": facts.licence,
+            "source": facts.source,
+        },
+    )
+
+
+def load_run(run: Path, console: Console = SILENT) -> Assembled:
+    """The learner of a finished run. Raises `UserError` when its base is gone or has changed."""
+    folder = run / "model"
+    if not (folder / "base.json").is_file():
+        raise user_error(
+            f"{str(run)!r} holds no model",
+            allowed="a finished run",
+            why="its training did not end, or was stopped by an error",
+            remedy="run `reglaj train` on its recipe again",
+        )
+    recipe = load_recipe(run / "recipe.yaml", ["train.device=auto"])
+    task = TASKS.get(recipe.task).load(folder)
+    assembled = assemble(recipe, _base_of(run, recipe, console), task)
+    assembled.learner.handle.load(folder)
+    assembled.learner.head = type(assembled.learner.head).load(folder).to(assembled.learner.engine.device)
+    assembled.learner.train(False)
+    return assembled
+
+
+def _base_of(run: Path, recipe: Recipe, console: Console) -> ModelFacts:
+    """The base that a run stands on, or the run's own model where a base is not needed and no longer there."""
+    folder = run / "model"
+    base = json.loads((folder / "base.json").read_text(encoding="utf-8"))
+    try:
+        facts = inspect_model(base["model"], folder=Path.cwd(), console=console)
+        if facts.fingerprint == base["fingerprint"]:
+            return facts
+        reason = f"it has the fingerprint {facts.fingerprint[:16]}: answers would differ from those that were evaluated"
+    except ReglajError as error:
+        if METHODS.get(recipe.method.name).stands_on_base:
+            raise
+        reason = str(error)
+    if not METHODS.get(recipe.method.name).stands_on_base:
+        return inspect_model(str(folder.resolve()), folder=Path.cwd(), console=console)
+    raise user_error(
+        f"the base {base['model']!r} is not the one that {run.name} was trained on",
+        allowed=f"weights and config with the fingerprint {base['fingerprint'][:16]}",
+        why=reason,
+        remedy="bring the old base back, or train again on the new one",
+    )

@@ -1,0 +1,209 @@
+"""A recipe: read from YAML or a mapping, overridden by dotted keys, validated as a whole, resolved, written out."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+
+from reglaj.core.config import Config, apply_override, read_yaml_mapping, set_dotted, validate
+from reglaj.core.errors import Problem, UserError, listing, nearest
+from reglaj.data.config import DataConfig
+from reglaj.evaluation.config import EvaluateConfig
+from reglaj.methods import METHODS
+from reglaj.methods.config import MethodConfig
+from reglaj.tasks import TASKS
+from reglaj.training.config import TrainConfig
+
+KEYS = ("name", "task", "model", "data", "method", "train", "evaluate")
+_NAME = re.compile(r"^[\w][\w.\- ]{0,80}$")
+C = TypeVar("C", bound=Config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A valid recipe. `folder` is what relative paths in it start from; `derived` says which values were not given."""
+
+    name: str
+    task: str
+    model: str
+    data: DataConfig
+    method: MethodConfig
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    folder: Path = Path()
+    derived: Mapping[str, str] = field(default_factory=dict)
+    """Dotted key to a sentence about the value that was derived for it."""
+
+    def values(self) -> dict[str, Any]:
+        """The recipe as plain values, every default written out."""
+        return {
+            "name": self.name,
+            "task": self.task,
+            "model": self.model,
+            "data": self.data.model_dump(mode="json"),
+            "method": self.method.model_dump(mode="json"),
+            "train": self.train.model_dump(mode="json"),
+            "evaluate": self.evaluate.model_dump(mode="json"),
+        }
+
+    def with_train(self, derived: Mapping[str, tuple[Any, str]]) -> Recipe:
+        """This recipe with keys of `train` filled in; `derived` maps a key to its value and the reason."""
+        values = {key: value for key, (value, _) in derived.items()}
+        reasons = {f"train.{key}": f"{value} ({why})" for key, (value, why) in derived.items()}
+        return replace(self, train=self.train.model_copy(update=values), derived={**self.derived, **reasons})
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML; derived values carry a comment above."""
+        lines = [f"# derived: {key} = {why}" for key, why in self.derived.items()]
+        return "\n".join([*lines, yaml.safe_dump(self.values(), sort_keys=False, allow_unicode=True)])
+
+
+def load_recipe(source: str | Path | Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe:
+    """The recipe in a YAML file or a mapping, with overrides applied.
+
+    overrides: `key=value` texts as on the command line, or a mapping from dotted (or `__`-joined) keys to values.
+    Raises `UserError` with every problem of every section at once; nothing but the recipe is read.
+    """
+    if isinstance(source, Mapping):
+        values, folder, default_name = copy.deepcopy(dict(source)), Path.cwd(), None
+    else:
+        path = Path(source)
+        values, folder, default_name = read_yaml_mapping(path), path.resolve().parent, path.stem
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            set_dotted(values, key.replace("__", ".").split("."), copy.deepcopy(value))
+    else:
+        for assignment in overrides:
+            apply_override(values, assignment)
+    return _build(values, folder, default_name)
+
+
+def _build(values: dict[str, Any], folder: Path, default_name: str | None) -> Recipe:
+    problems: list[Problem] = [_unknown_key(key) for key in values if key not in KEYS]
+    task = _task_name(values, problems)
+    method = values.get("method")
+    if isinstance(method, str):
+        method = {"name": method}
+    data = _section(DataConfig, values.get("data"), "data", problems)
+    train = _section(TrainConfig, values.get("train"), "train", problems)
+    evaluate = _section(EvaluateConfig, values.get("evaluate"), "evaluate", problems)
+    name = _text(values, "name", problems) or default_name or "model"
+    if not _NAME.match(name):
+        problems.append(
+            Problem(
+                where="name",
+                given=f"{name!r}",
+                allowed="letters, digits, dots, dashes and underscores",
+                why="the run's folder is called after it",
+                remedy="choose a plain name",
+            )
+        )
+    model = _text(values, "model", problems)
+    task_type = TASKS.get(task) if task else None
+    if task_type and method is None:
+        method = {"name": task_type.default_method}
+    method_config = _method(method, problems)
+    if task_type and data:
+        problems += task_type.check_columns(data)
+    if task_type and evaluate:
+        problems += task_type.check_baselines(evaluate)
+    if problems:
+        raise UserError(*problems)
+    assert data and train and evaluate and method_config and task_type and task
+    return Recipe(
+        name=name,
+        task=task,
+        model=model or task_type.default_model,
+        data=data,
+        method=method_config,
+        train=train,
+        evaluate=evaluate,
+        folder=folder,
+        derived={} if model else {"model": f"{task_type.default_model} (the default of {task})"},
+    )
+
+
+def _unknown_key(key: Any) -> Problem:
+    guess = nearest(str(key), KEYS)
+    return Problem(
+        where=str(key),
+        given=f"unknown key {key!r}",
+        allowed=listing(KEYS),
+        why="a key that nothing reads would be ignored in silence",
+        remedy=f"did you mean {guess!r}?" if guess else "remove it",
+    )
+
+
+def _task_name(values: dict[str, Any], problems: list[Problem]) -> str | None:
+    task = _text(values, "task", problems)
+    if task is None:
+        if "task" not in values:
+            problems.append(
+                Problem(
+                    where="task",
+                    given="missing",
+                    allowed=listing(TASKS.names()),
+                    why="it says what the model learns to do",
+                    remedy="add `task: classify`, or let `reglaj new FILE` propose it",
+                )
+            )
+        return None
+    try:
+        TASKS.get(task, where="task")
+    except UserError as error:
+        problems += error.problems
+        return None
+    return task
+
+
+def _method(values: Any, problems: list[Problem]) -> MethodConfig | None:
+    if values is None:
+        return None
+    name = values.get("name") if isinstance(values, dict) else None
+    if not isinstance(name, str):
+        problems.append(
+            Problem(
+                where="method.name",
+                given=f"{values!r}" if not isinstance(values, dict) else f"{name!r}",
+                allowed=listing(METHODS.names()),
+                why="the other keys of the section depend on it",
+                remedy="write `method: {name: lora}` or `method: lora`",
+            )
+        )
+        return None
+    try:
+        config = METHODS.get(name, where="method.name").config_type
+    except UserError as error:
+        problems += error.problems
+        return None
+    return cast("MethodConfig | None", _section(config, values, "method", problems))
+
+
+def _section(config: type[C], values: Any, name: str, problems: list[Problem]) -> C | None:
+    try:
+        return cast("C", validate(config, values, where=name))
+    except UserError as error:
+        problems += error.problems
+        return None
+
+
+def _text(values: dict[str, Any], key: str, problems: list[Problem]) -> str | None:
+    value = values.get(key)
+    if value is None or (isinstance(value, str) and value.strip()):
+        return value
+    problems.append(
+        Problem(
+            where=key,
+            given=f"{value!r}",
+            allowed="a text",
+            why=f"`{key}` names something",
+            remedy="put it in quotes, or remove the key to take the default",
+        )
+    )
+    return None

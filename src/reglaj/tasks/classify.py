@@ -1,0 +1,303 @@
+"""classify: one label out of a fixed set for each text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from reglaj.core.console import SILENT, Console
+from reglaj.core.errors import Problem, UserError, listing, nearest
+from reglaj.core.files import write_json
+from reglaj.core.seeding import derive_seed
+from reglaj.data.roles import ColumnRoles
+from reglaj.tasks import TASKS
+from reglaj.tasks.base import Encoded, Evaluation, EvaluationResult, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from reglaj.data.prepare import Examples, PreparedData
+    from reglaj.models.heads import ScoreHead
+    from reglaj.models.inspect import ModelFacts
+    from reglaj.objectives.cross_entropy import CrossEntropy, LabelledBatch
+    from reglaj.training.config import TrainConfig
+    from reglaj.training.learner import Learner
+
+WORST_MISTAKES = 25
+
+
+@TASKS.register("classify")
+class Classify(Task):
+    name: ClassVar[str] = "classify"
+    summary: ClassVar[str] = "one label out of a fixed set for each text"
+    roles: ClassVar[ColumnRoles] = ColumnRoles(inputs=("text",), target="label")
+    headline: ClassVar[str] = "accuracy"
+    baselines: ClassVar[tuple[str, ...]] = ("majority", "tfidf_word", "tfidf_char", "frozen_probe")
+    trivial_baseline: ClassVar[str] = "majority"
+
+    def __init__(self, labels: list[str]) -> None:
+        self.labels = labels
+        self._number = {label: number for number, label in enumerate(labels)}
+
+    @classmethod
+    def check_model(cls, facts: ModelFacts) -> list[Problem]:
+        if not facts.is_encoder_decoder:
+            return []
+        return [
+            Problem(
+                where="model",
+                given=f"{facts.name} is an encoder-decoder ({facts.model_type})",
+                allowed="encoders (BERT-like) and decoders (GPT-like)",
+                why="a classifier reads one stack of hidden states",
+                remedy="choose an encoder such as starter:minilm",
+            )
+        ]
+
+    @classmethod
+    def from_data(cls, data: PreparedData) -> Classify:
+        return cls(sorted(set(data.train().column("label"))))
+
+    def check_train(self, train: TrainConfig) -> list[Problem]:
+        weights = train.class_weights
+        if not isinstance(weights, dict):
+            return []
+        problems = []
+        for label, weight in weights.items():
+            guess = nearest(label, self.labels)
+            if label not in self._number:
+                problems.append(
+                    Problem(
+                        where="train.class_weights",
+                        given=f"no label is called {label!r}",
+                        allowed=listing(self.labels),
+                        why="the weight would change nothing",
+                        remedy=f"did you mean {guess!r}?" if guess else "name a label of the data",
+                    )
+                )
+            elif not 0 < weight < float("inf"):
+                problems.append(
+                    Problem(
+                        where="train.class_weights",
+                        given=f"{label}: {weight}",
+                        allowed="a number above 0",
+                        why="a class without weight is not learnt",
+                        remedy="use data.exclude_labels to leave a label out",
+                    )
+                )
+        return problems
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / "task.json", {"task": self.name, "labels": self.labels})
+
+    @classmethod
+    def load(cls, folder: Path) -> Classify:
+        return cls(json.loads((folder / "task.json").read_text(encoding="utf-8"))["labels"])
+
+    def head(self, facts: ModelFacts, dropout: float) -> ScoreHead:
+        from reglaj.models.heads import ScoreHead
+
+        return ScoreHead(facts.hidden_size, len(self.labels), pooling=facts.pooling, dropout=dropout)
+
+    def encode(self, examples: Examples, tokenizer: Any, max_tokens: int) -> Encoded:
+        import numpy as np
+
+        from reglaj.models.encoding import encode_texts
+
+        rows, cut = encode_texts(tokenizer, examples.column("text"), max_tokens)
+        targets = np.array([self._number[label] for label in examples.column("label")], dtype=np.int64)
+        return Encoded(ids=examples.ids, rows=rows, targets=targets, cut=cut)
+
+    def objective(self, train: TrainConfig, encoded: Encoded) -> CrossEntropy:
+        import numpy as np
+        import torch
+
+        from reglaj.objectives.cross_entropy import CrossEntropy, balanced_weights
+
+        if train.class_weights == "none":
+            return CrossEntropy()
+        if train.class_weights == "balanced":
+            return CrossEntropy(balanced_weights(np.bincount(encoded.targets, minlength=len(self.labels)).tolist()))
+        return CrossEntropy(torch.tensor([float(train.class_weights.get(label, 1.0)) for label in self.labels]))
+
+    def batch(self, encoded: Encoded, rows: list[int], device: str) -> LabelledBatch:
+        import torch
+
+        from reglaj.models.packing import TokenBatch
+        from reglaj.objectives.cross_entropy import LabelledBatch
+
+        return LabelledBatch(
+            tokens=TokenBatch.of([encoded.rows[row] for row in rows], device),
+            labels=torch.from_numpy(encoded.targets[rows]).to(device),
+            ids=tuple(encoded.ids[row] for row in rows),
+        )
+
+    def cut_rows(self, batch: LabelledBatch) -> list[LabelledBatch]:
+        from reglaj.models.packing import TokenBatch
+        from reglaj.objectives.cross_entropy import LabelledBatch
+
+        texts = batch.tokens.input_ids.split(batch.tokens.lengths)
+        return [
+            LabelledBatch(
+                tokens=TokenBatch(input_ids=text, lengths=(len(text),)), labels=batch.labels[i : i + 1], ids=(batch.ids[i],)
+            )
+            for i, text in enumerate(texts)
+        ]
+
+    def row_ids(self, batch: LabelledBatch) -> tuple[str, ...]:
+        return batch.ids
+
+    def outputs(self, learner: Learner, batch: LabelledBatch) -> Tensor:
+        return learner.outputs(batch.tokens)
+
+    def validate(self, learner: Learner, encoded: Encoded) -> dict[str, float]:
+        from reglaj.evaluation.metrics.classification import point_metrics
+
+        metrics = point_metrics(encoded.targets, softmax(learner.scores(encoded.rows)))
+        return {
+            "validation_loss": metrics["log_loss"],
+            "validation_accuracy": metrics["accuracy"],
+            "validation_macro_f1": metrics["macro_f1"],
+        }
+
+    def evaluate(self, evaluation: Evaluation, console: Console = SILENT) -> EvaluationResult:
+        from reglaj.evaluation.metrics.classification import classification_scores
+
+        self._refuse_unknown_labels(evaluation.test)
+        encoded = self.encode(evaluation.test, evaluation.tokenizer, evaluation.max_tokens)
+        probabilities = softmax(evaluation.learner.scores(encoded.rows, console, "testing"))
+        test = classification_scores(
+            self.labels,
+            encoded.targets,
+            probabilities,
+            confidence=evaluation.config.confidence,
+            samples=evaluation.config.bootstrap_samples,
+            seed=derive_seed(evaluation.seed, "bootstrap"),
+        )
+        baselines, notes = self._baselines(evaluation, encoded, probabilities, console)
+        return EvaluationResult(
+            test=test,
+            baselines=baselines,
+            mistakes=self._mistakes(evaluation.test, encoded.targets, probabilities),
+            notes=notes,
+            cut=encoded.cut,
+        )
+
+    def _baselines(
+        self, evaluation: Evaluation, test: Encoded, probabilities: NDArray[np.float64], console: Console
+    ) -> tuple[dict[str, Any], list[str]]:
+        if evaluation.data is None:
+            return {}, []
+        import numpy as np
+
+        from reglaj.evaluation.baselines import BASELINES
+        from reglaj.evaluation.baselines.base import BaselineData
+        from reglaj.evaluation.metrics.classification import classification_differences, classification_scores
+        from reglaj.models.encoding import encode_texts
+
+        def embed(texts: list[str]) -> NDArray[np.float32]:
+            rows, _ = encode_texts(evaluation.tokenizer, texts, evaluation.max_tokens)
+            return evaluation.learner.embeddings(rows, console)
+
+        train, validation = evaluation.data.train(), evaluation.data.validation()
+        inputs = BaselineData(
+            labels=self.labels,
+            train_texts=train.column("text"),
+            train_y=np.array([self._number[label] for label in train.column("label")]),
+            validation_texts=validation.column("text"),
+            validation_y=np.array([self._number[label] for label in validation.column("label")]),
+            test_texts=evaluation.test.column("text"),
+            embed=embed,
+            seed=derive_seed(evaluation.seed, "baselines"),
+            console=console,
+        )
+        settings = {
+            "confidence": evaluation.config.confidence,
+            "samples": evaluation.config.bootstrap_samples,
+            "seed": derive_seed(evaluation.seed, "bootstrap"),
+        }
+        results: dict[str, Any] = {}
+        notes: list[str] = []
+        for name in self.chosen_baselines(evaluation.config):
+            baseline = BASELINES.get(name)()
+            theirs = baseline.fit_predict(inputs)
+            scores = classification_scores(self.labels, test.targets, theirs, **settings)
+            differences = classification_differences(self.labels, test.targets, probabilities, theirs, **settings)
+            results[name] = {
+                metric: {**scores[metric], "difference": difference} for metric, difference in differences.items()
+            }
+            notes += baseline.notes
+        return results, notes
+
+    def _mistakes(
+        self, test: Examples, targets: NDArray[np.int64], probabilities: NDArray[np.float64]
+    ) -> list[dict[str, Any]]:
+        """The wrong rows of which the model was surest, surest first."""
+        import numpy as np
+
+        guesses = probabilities.argmax(axis=1)
+        confidence = probabilities.max(axis=1)
+        wrong = np.flatnonzero(guesses != targets)
+        worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:WORST_MISTAKES]
+        texts = test.column("text")
+        return [
+            {
+                "text": texts[row],
+                "label": self.labels[targets[row]],
+                "prediction": self.labels[guesses[row]],
+                "probability": float(confidence[row]),
+                "id": test.ids[row],
+                "source": test.source[row],
+                "line": test.line[row],
+            }
+            for row in worst.tolist()
+        ]
+
+    def _refuse_unknown_labels(self, examples: Examples) -> None:
+        unknown = sorted(set(examples.column("label")) - set(self.labels))
+        if unknown:
+            raise UserError(*(self._unknown_label(label) for label in unknown[:10]))
+
+    def _unknown_label(self, label: str) -> Problem:
+        guess = nearest(label, self.labels)
+        return Problem(
+            where="label",
+            given=f"the label {label!r}",
+            allowed=listing(self.labels),
+            why="the model was not trained on it and cannot answer it",
+            remedy=f"did you mean {guess!r}? Otherwise leave those rows out, or train on data that has it"
+            if guess
+            else "leave those rows out, or train on data that has it",
+        )
+
+    def predict(
+        self, learner: Learner, tokenizer: Any, texts: list[str], max_tokens: int, console: Console = SILENT
+    ) -> list[dict[str, Any]]:
+        from reglaj.models.encoding import encode_texts
+
+        answered = [i for i, text in enumerate(texts) if isinstance(text, str) and text.strip()]
+        answers: list[dict[str, Any]] = [
+            {"input": text, "error": "empty text" if isinstance(text, str) or text is None else "not a text"} for text in texts
+        ]
+        if not answered:
+            return answers
+        rows, _ = encode_texts(tokenizer, [texts[i] for i in answered], max_tokens)
+        for i, row in zip(answered, softmax(learner.scores(rows, console, "predicting")), strict=True):
+            answers[i] = {
+                "input": texts[i],
+                "prediction": self.labels[int(row.argmax())],
+                "probabilities": {label: float(p) for label, p in zip(self.labels, row, strict=True)},
+            }
+        return answers
+
+
+def softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities of each row: (N, C) scores to (N, C) float64."""
+    import numpy as np
+
+    shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
+    exponent = np.exp(shifted)
+    return np.asarray(exponent / exponent.sum(axis=1, keepdims=True))
+

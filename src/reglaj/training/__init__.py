@@ -1,0 +1,1 @@
+"""Floor 4: step, loop, schedule, callbacks."""

@@ -1,0 +1,54 @@
+"""The `train` section of a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from reglaj.core.config import Config
+
+
+class EarlyStoppingConfig(Config):
+    """Stop when validation no longer improves; the best weights are the ones that are kept."""
+
+    metric: Literal["validation_loss", "validation_accuracy", "validation_macro_f1"] = "validation_loss"
+    patience: int = Field(2, ge=1)
+    """Evaluations without improvement before the run stops."""
+
+
+class TrainConfig(Config):
+    """How the trainable parameters move. What is left out is derived from method, model and data, and printed."""
+
+    epochs: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(None, ge=1)
+    """Optimizer steps; ends the run before `epochs` does. The schedule ends there too."""
+    batch_size: int | None = Field(None, ge=1)
+    """Examples of one optimizer step; by default at most 32, fewer where the data would give under 100 steps."""
+    micro_batch_tokens: int | None = Field(None, ge=1)
+    """Tokens of one forward pass; never changes the result beyond rounding. By default the engine chooses."""
+    learning_rate: float | None = Field(None, gt=0)
+    head_learning_rate: float | None = Field(None, gt=0)
+    """Learning rate of the new head; no effect on parameters of the base or the method."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Shape of the decay after the warm-up."""
+    warmup_ratio: float = Field(0.06, ge=0, lt=1)
+    """Share of all steps over which the learning rate rises from zero."""
+    weight_decay: float = Field(0.01, ge=0)
+    """No effect on biases and normalisation weights."""
+    max_grad_norm: float | None = Field(1.0, gt=0)
+    """Global gradient norm above which gradients are scaled down; null turns it off."""
+    max_tokens: int | None = Field(None, ge=4)
+    """Longest example in tokens; longer texts are cut at the end and counted. By default what the model allows, at most 512."""
+    class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
+    """Weight of each label in the loss: `balanced` is inverse frequency; a mapping names labels, others weigh 1."""
+    early_stopping: EarlyStoppingConfig | None = EarlyStoppingConfig()
+    """null trains to the end and keeps the last weights."""
+    evaluate_every: int | None = Field(None, ge=1)
+    """Optimizer steps between evaluations on validation; by default once an epoch."""
+    model_dropout: float | None = Field(None, ge=0, lt=1)
+    """Overrides every dropout probability of the base model; null keeps the model's own."""
+    seed: int = Field(0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`bfloat16` multiplies in bfloat16 and keeps float32 weights; `auto` does so on CUDA devices that have it."""

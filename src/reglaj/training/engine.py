@@ -1,0 +1,96 @@
+"""What the engine runs on: decided by recipe, model and hardware alone, printed, and stored with the run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+
+from reglaj.core.errors import environment_fault
+from reglaj.models.packing import Layout
+from reglaj.training.config import TrainConfig
+
+# Tokens of one forward pass. On a CPU larger passes bring nothing once the matrices fill its caches, and cost memory.
+CPU_MICRO_BATCH_TOKENS = 4096
+CUDA_MICRO_BATCH_TOKENS = 16384
+EVALUATION_FACTOR = 2  # no gradients are kept, so a pass can be larger
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """The choices that decide speed but, beyond rounding, not the result."""
+
+    device: str
+    precision: Literal["float32", "bfloat16"]
+    layout: Layout
+    layout_reason: str
+    micro_batch_tokens: int
+    threads: int
+    hardware: str
+
+    def facts(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass: multiplies in bfloat16 where that was chosen, weights stay float32."""
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def choose_device(config: TrainConfig) -> str:
+    """`cuda` where there is one, unless the recipe names another. Raises `EnvironmentFault` when it is missing."""
+    has_cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not has_cuda:
+        raise environment_fault(
+            "train.device is cuda, and there is no CUDA device",
+            allowed="auto or cpu on this machine",
+            why="torch sees no GPU (no driver, no device, or a CPU build of torch)",
+            remedy="use train.device=auto, or install a CUDA build of torch",
+            where="train.device",
+        )
+    return "cuda" if config.device != "cpu" and has_cuda else "cpu"
+
+
+def choose_engine(config: TrainConfig, device: str, layout: Layout, layout_reason: str) -> Engine:
+    """Fill in what the recipe leaves open."""
+    on_cuda = device == "cuda"
+    if config.precision == "auto":
+        precision = "bfloat16" if on_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    else:
+        precision = config.precision
+    return Engine(
+        device=device,
+        precision="bfloat16" if precision == "bfloat16" else "float32",
+        layout=layout,
+        layout_reason=layout_reason,
+        micro_batch_tokens=config.micro_batch_tokens or (CUDA_MICRO_BATCH_TOKENS if on_cuda else CPU_MICRO_BATCH_TOKENS),
+        threads=torch.get_num_threads(),
+        hardware=torch.cuda.get_device_name() if on_cuda else _processor(),
+    )
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    import platform
+
+    return platform.processor() or platform.machine()
+
+
+def peak_memory_bytes(device: str) -> int:
+    """The most memory this process has held: of the device on CUDA, else resident memory."""
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+        import sys
+    except ImportError:  # not on Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024

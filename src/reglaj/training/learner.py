@@ -1,0 +1,122 @@
+"""A base, a method's handle and a head as one thing that trains, predicts, saves and loads."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reglaj.core.console import SILENT, Console
+from reglaj.data.batching import micro_batches
+from reglaj.models.encoding import TokenRows
+from reglaj.models.heads import ScoreHead, pool
+from reglaj.models.packing import TokenBatch, hidden_states
+from reglaj.training.engine import EVALUATION_FACTOR, Engine
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from reglaj.methods.base import Handle
+    from reglaj.models.inspect import ModelFacts
+
+
+class Learner:
+    """Legend: B texts, T tokens of all of them, D width, C outputs."""
+
+    def __init__(self, backbone: nn.Module, handle: Handle, head: ScoreHead, facts: ModelFacts, engine: Engine) -> None:
+        self.backbone = backbone.to(engine.device)
+        self.handle = handle
+        self.head = head.to(engine.device)
+        self.facts = facts
+        self.engine = engine
+        self.trunk_is_frozen = not handle.parameters()
+
+    def outputs(self, tokens: TokenBatch) -> Tensor:
+        """Scores of each text: (B, C)."""
+        with torch.no_grad() if self.trunk_is_frozen else contextlib.nullcontext():
+            hidden = hidden_states(self.backbone, tokens, self.engine.layout, self.facts.position_offset)
+        return self.head(hidden, tokens.lengths)
+
+    def parameter_groups(self, learning_rate: float, head_rate: float) -> list[tuple[list[tuple[str, nn.Parameter]], float]]:
+        """What moves, with its peak learning rate: the method's groups, then the head."""
+        groups = [(named, learning_rate) for named in self.handle.parameters().values()]
+        return [*groups, (list(self.head.named_parameters()), head_rate)]
+
+    def trained(self) -> dict[str, Tensor]:
+        """Every trained tensor by name, the head's under `head.`; detached, on their device."""
+        tensors = {key: p.detach() for group in self.handle.parameters().values() for key, p in group}
+        return tensors | {f"head.{key}": p.detach() for key, p in self.head.named_parameters()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `trained` gave."""
+        for key, tensor in self.trained().items():
+            tensor.copy_(tensors[key])
+
+    def train(self, mode: bool = True) -> None:
+        """Dropout on or off. A frozen trunk under a probe stays in evaluation mode: its features are then constants."""
+        self.backbone.train(mode and not self.trunk_is_frozen)
+        self.head.train(mode)
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """No dropout, no gradients, the engine's precision; the mode before comes back afterwards."""
+        was_training = self.head.training
+        self.train(False)
+        try:
+            with torch.inference_mode(), self.engine.autocast():
+                yield
+        finally:
+            self.train(was_training)
+
+    def scores(self, rows: TokenRows, console: Console = SILENT, description: str = "evaluating") -> NDArray[np.float32]:
+        """Scores of every row, in the order of the rows: (rows, C) float32. Runs sorted by length."""
+        return self._map(rows, self.outputs, console, description)
+
+    def embeddings(self, rows: TokenRows, console: Console = SILENT) -> NDArray[np.float32]:
+        """What the frozen base makes of every row, pooled as the head does: (rows, D) float32."""
+        with self.handle.using(None):
+            return self._map(
+                rows,
+                lambda tokens: pool(
+                    hidden_states(self.backbone, tokens, self.engine.layout, self.facts.position_offset),
+                    tokens.lengths,
+                    self.head.pooling,
+                ),
+                console,
+                "embedding with the frozen model",
+            )
+
+    def _map(
+        self, rows: TokenRows, function: Callable[[TokenBatch], Tensor], console: Console, description: str
+    ) -> NDArray[np.float32]:
+        results: list[NDArray[np.float32]] = []
+        groups = micro_batches(range(len(rows)), rows.lengths, self.engine.micro_batch_tokens * EVALUATION_FACTOR)
+        with self.evaluating(), console.progress(description, len(rows)) as advance:
+            for group in groups:
+                tokens = TokenBatch.of([rows[row] for row in group], self.engine.device)
+                results.append(function(tokens).float().cpu().numpy())
+                advance(len(group))
+        ordered = np.empty((len(rows), results[0].shape[1]), dtype=np.float32)
+        ordered[np.concatenate([np.asarray(group) for group in groups])] = np.concatenate(results)
+        return ordered
+
+    def save(self, folder: Path) -> None:
+        """What was learnt: the method's files and the head, directly in `folder`."""
+        self.handle.save(folder)
+        self.head.save(folder)
+
+
+def weights_sha256(tensors: dict[str, Tensor]) -> str:
+    """Hex SHA-256 over names, dtypes, shapes and bytes of the tensors, sorted by name."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
