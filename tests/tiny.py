@@ -71,10 +71,11 @@ def write_rows(path: Path, count: int = 240, seed: int = 0) -> Path:
 
     chance = random.Random(seed)
     topics = {"cards": ["card", "cardul", "lost", "pierdut"], "fees": ["fee", "taxa", "refund"], "transfers": ["transfer", "money", "banii", "late"]}
+    plain = [word for word in WORDS if not any(word in words for words in topics.values())]
     lines = []
     for i in range(count):
         label = list(topics)[i % 3]
-        words = [chance.choice(topics[label])] + chance.choices(WORDS, k=chance.randint(2, 9)) + chance.choices("abcdefghijklmnopqrstuvwxyz", k=4)
+        words = chance.choices(topics[label], k=2) + chance.choices(plain, k=chance.randint(0, 6)) + chance.choices("abcdefghijklmnopqrstuvwxyz", k=3)
         chance.shuffle(words)
         lines.append(json.dumps({"text": " ".join(words), "label": label}))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -89,7 +90,7 @@ def recipe_for(model: Path, data: Path, **sections: Any) -> dict[str, Any]:
         "model": str(model),
         "data": {"sources": [{"path": str(data)}], **sections.pop("data", {})},
         "method": sections.pop("method", {"name": "full"}),
-        "train": {"epochs": 2, "batch_size": 16, "learning_rate": 2e-3, "head_learning_rate": 1e-2, **sections.pop("train", {})},
+        "train": {"epochs": 4, "batch_size": 16, "learning_rate": 2e-3, "head_learning_rate": 1e-2, **sections.pop("train", {})},
         "evaluate": {"baselines": [], "bootstrap_samples": 100, **sections.pop("evaluate", {})},
         **sections,
     }

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from reglaj.core.console import SILENT, Console
-from reglaj.data.prepare import PreparedData, prepare
+from reglaj.data.examples import PreparedData
+from reglaj.data.prepare import prepare
 from reglaj.models.starters import fetch
 from reglaj.pipelines.recipe import Recipe, load_recipe
 from reglaj.tasks import TASKS

@@ -21,7 +21,7 @@ from reglaj.pipelines.recipe import Recipe, load_recipe
 from reglaj.tasks import TASKS
 
 if TYPE_CHECKING:
-    from reglaj.data.prepare import PreparedData
+    from reglaj.data.examples import PreparedData
     from reglaj.pipelines.assemble import Assembled
     from reglaj.tasks.base import EvaluationResult, Task
     from reglaj.training.fit import Fitted
@@ -150,7 +150,7 @@ def _execute(
         "max_tokens": assembled.max_tokens,
         "engine": engine.facts(),
     }
-    write_report(path, report, _extras(plan, facts, fitted, result))
+    write_report(path, report, _extras(plan, facts, fitted, result), task.report_plan())
     finish_run(path, _manifest_facts(plan, data, report))
     return Run(path=path, report=report)
 

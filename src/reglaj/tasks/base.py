@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from reglaj.models.encoding import TokenRows
-    from reglaj.data.prepare import Examples, PreparedData
+    from reglaj.data.examples import Examples, PreparedData
+    from reglaj.evaluation.report import ReportPlan
     from reglaj.models.heads import ScoreHead
     from reglaj.models.inspect import ModelFacts
     from reglaj.objectives.base import Objective
@@ -185,6 +186,11 @@ class Task(ABC):
     @abstractmethod
     def evaluate(self, evaluation: Evaluation, console: Console = SILENT) -> EvaluationResult:
         """The final figures with intervals, baselines and differences."""
+
+    @classmethod
+    @abstractmethod
+    def report_plan(cls) -> ReportPlan:
+        """How report.html and the model card tell the result."""
 
     @abstractmethod
     def predict(self, learner: Learner, tokenizer: Any, texts: list[str], max_tokens: int, console: Console) -> list[dict[str, Any]]:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from reglaj.data.prepare import Examples, PreparedData
+    from reglaj.data.examples import Examples, PreparedData
+    from reglaj.evaluation.report import ReportPlan
     from reglaj.models.heads import ScoreHead
     from reglaj.models.inspect import ModelFacts
     from reglaj.objectives.cross_entropy import CrossEntropy, LabelledBatch
@@ -192,8 +193,7 @@ class Classify(Task):
             return {}, []
         import numpy as np
 
-        from reglaj.evaluation.baselines import BASELINES
-        from reglaj.evaluation.baselines.base import BaselineData
+        from reglaj.evaluation.baselines.base import BaselineData, run_baseline
         from reglaj.evaluation.metrics.classification import classification_differences, classification_scores
         from reglaj.models.encoding import encode_texts
 
@@ -221,10 +221,11 @@ class Classify(Task):
         results: dict[str, Any] = {}
         notes: list[str] = []
         for name in self.chosen_baselines(evaluation.config):
-            baseline = BASELINES.get(name)()
-            theirs = baseline.fit_predict(inputs)
+            baseline = run_baseline(name, inputs)
+            theirs = baseline.probabilities
             scores = classification_scores(self.labels, test.targets, theirs, **settings)
             differences = classification_differences(self.labels, test.targets, probabilities, theirs, **settings)
+            console.say(f"  baseline {name}: {baseline.seconds:.1f} s")
             results[name] = {
                 metric: {**scores[metric], "difference": difference} for metric, difference in differences.items()
             }
@@ -271,6 +272,12 @@ class Classify(Task):
             if guess
             else "leave those rows out, or train on data that has it",
         )
+
+    @classmethod
+    def report_plan(cls) -> ReportPlan:
+        from reglaj.evaluation.report.classification import CLASSIFICATION
+
+        return CLASSIFICATION
 
     def predict(
         self, learner: Learner, tokenizer: Any, texts: list[str], max_tokens: int, console: Console = SILENT

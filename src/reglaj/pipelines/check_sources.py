@@ -1,0 +1,172 @@
+"""What the beginnings of a recipe's sources tell: columns, texts and labels, and how much there is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from reglaj.core.console import SILENT, Console
+from reglaj.core.errors import Problem, listing, nearest
+from reglaj.data.config import DataConfig, SourceConfig
+from reglaj.pipelines.findings import Findings
+from reglaj.pipelines.forecast import Amount
+
+if TYPE_CHECKING:
+    from reglaj.data.reading import Preview
+    from reglaj.tasks.base import Task
+
+_STARTER = "starter:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """The beginning of one source."""
+
+    config: SourceConfig
+    file: Path
+    preview: Preview
+
+    def cells(self, role: str) -> list[str] | None:
+        """The cells of a role in the sample, or None where the source has no such column."""
+        column = self.config.columns.get(role, role)
+        if column not in self.preview.columns:
+            return None
+        return [row.get(column) or "" for row in self.preview.sample]
+
+
+def look_at_sources(
+    data: DataConfig, task: type[Task] | None, folder: Path, findings: Findings, console: Console = SILENT
+) -> list[Seen]:
+    """The beginnings of all sources that can be read, with their columns checked."""
+    seen = []
+    for number, source in enumerate(data.sources):
+        beginning = findings.attempt(lambda source=source: _look(source, folder, console))  # type: ignore[misc]
+        if beginning:
+            seen.append(beginning)
+            findings.notes += [f"{source.path}: {note}" for note in beginning.preview.notes]
+            if task:
+                findings.add(_column_problems(beginning, number, task, findings.notes))
+    return seen
+
+
+def _look(source: SourceConfig, folder: Path, console: Console) -> Seen:
+    from reglaj.data.reading import look
+
+    if source.path.startswith(_STARTER):
+        from reglaj.models.starters import fetch
+
+        file = fetch(source.path, console)
+    else:
+        file = folder / Path(source.path).expanduser()
+    return Seen(config=source, file=file, preview=look(file, source.kind))
+
+
+def _column_problems(seen: Seen, number: int, task: type[Task], notes: list[str]) -> list[Problem]:
+    problems = []
+    columns = seen.preview.columns
+    for role in task.roles.names:
+        column = seen.config.columns.get(role, role)
+        if column in columns:
+            continue
+        if seen.preview.kind in ("json", "jsonl") and not seen.preview.is_complete:
+            notes.append(f"{seen.config.path}: no {column!r} in the first {seen.preview.rows_seen:,} records")
+            continue
+        guess = nearest(column, columns)
+        problems.append(
+            Problem(
+                where=f"data.sources.{number}.columns.{role}",
+                given=f"no column {column!r} in {seen.config.path}",
+                allowed=listing(columns),
+                why=f"the task {task.name} reads its {role} from it",
+                remedy=f"did you mean {guess!r}?" if guess else f"name the column: columns: {{{role}: COLUMN}}",
+            )
+        )
+    return problems
+
+
+def check_contents(data: DataConfig, task: type[Task], seen: list[Seen], findings: Findings) -> None:
+    """What complete samples tell about texts and labels. A file that was only begun proves nothing."""
+    if len(seen) < len(data.sources) or not all(one.preview.is_complete for one in seen):
+        return
+    roles = task.roles
+    kept: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for one in seen:
+        columns = [one.cells(role) for role in roles.names]
+        if any(cells is None for cells in columns):
+            return  # reported already
+        for row in zip(*cast("list[list[str]]", columns), strict=True):
+            if all(cell.strip() for cell in row):
+                kept[row[-1] if roles.target else ""].add(row)
+    rows = sum(one.preview.rows_seen for one in seen)
+    if not kept:
+        findings.add([_no_content(rows, listing(roles.names))])
+    elif roles.target:
+        findings.add(_class_problems(data, kept, roles.target, findings.notes))
+
+
+def _no_content(rows: int, roles: str) -> Problem:
+    return Problem(
+        where="data.sources",
+        given=f"none of the {rows:,} rows has a value in each of {roles}",
+        allowed="rows with a text and what is to be learnt from it",
+        why="there is nothing to learn from",
+        remedy="check the mapping under data.sources[].columns",
+    )
+
+
+def _class_problems(
+    data: DataConfig, kept: Mapping[str, set[tuple[str, ...]]], target: str, notes: list[str]
+) -> list[Problem]:
+    left = {label: len(rows) for label, rows in kept.items() if label not in data.exclude_labels}
+    rare = sorted(label for label, count in left.items() if count < data.min_label_rows)
+    enough = [label for label in left if label not in rare]
+    for label in data.exclude_labels:
+        if label not in kept:
+            notes.append(f"data.exclude_labels: no row is labelled {label!r}")
+    if rare and len(enough) >= 2:
+        notes.append(
+            f"fewer than {data.min_label_rows} texts, so left out as rare_label: {listing(map(repr, rare), 8)}"
+        )
+    if len(enough) >= 2:
+        return []
+    found = f"{len(enough)} {target}{'s' if len(enough) != 1 else ''} to learn: {listing(map(repr, enough), 8)}"
+    few = f"; too rare with under {data.min_label_rows} texts: {listing(map(repr, rare), 8)}" if rare else ""
+    return [
+        Problem(
+            where=f"data.sources ({target})",
+            given=found + few,
+            allowed=f"two or more, each with {data.min_label_rows} or more texts",
+            why="with one there is nothing to tell apart, and each must occur in training, validation and test",
+            remedy="check the column, or add rows of another one",
+        )
+    ]
+
+
+def amount_of(task: type[Task], seen: list[Seen]) -> Amount:
+    """Rows and length of texts, the rows told from the size of files that were only begun."""
+    rows = 0
+    characters: list[int] = []
+    for one in seen:
+        rows += one.preview.rows_seen if one.preview.is_complete else _rows_by_size(one)
+        for role in task.roles.inputs:
+            characters += [len(cell) for cell in one.cells(role) or []]
+    return Amount(
+        rows=rows,
+        is_exact=all(one.preview.is_complete for one in seen),
+        characters=sum(characters) / len(characters) if characters else 0.0,
+    )
+
+
+def _rows_by_size(seen: Seen) -> int:
+    """Rows of a file that was only begun: its bytes by those of a row of the sample."""
+    if seen.preview.kind == "parquet":
+        import pyarrow.parquet
+
+        return int(pyarrow.parquet.ParquetFile(seen.file).metadata.num_rows)
+    packed = 4 if seen.file.suffix == ".gz" else 1  # what text usually gains
+    sample = seen.preview.sample
+    row = sum(len(cell.encode()) + 1 for cells in sample for cell in cells.values() if cell) / max(1, len(sample))
+    return max(seen.preview.rows_seen, round(seen.file.stat().st_size * packed / max(1.0, row)))

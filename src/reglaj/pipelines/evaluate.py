@@ -1,0 +1,122 @@
+"""Score a finished run again: on its sealed test part, or on a new file."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reglaj.core.console import SILENT, Console
+from reglaj.core.errors import user_error
+from reglaj.core.runs import find_run, read_manifest
+
+if TYPE_CHECKING:
+    from reglaj.data.examples import Examples
+    from reglaj.data.roles import ColumnRoles
+    from reglaj.pipelines.recipe import Recipe
+
+
+def evaluate(
+    run: str | Path, *, data: str | Path | None = None, runs: str | Path = "runs", console: Console = SILENT
+) -> dict[str, Any]:
+    """The figures of report.json's `test`, measured again.
+
+    data: a file with texts and true labels, in the columns that the run was trained with; None opens the sealed
+    test part once more, which is counted. Raises `UserError` where nothing can be scored.
+    """
+    from reglaj.pipelines.assemble import load_run
+    from reglaj.tasks.base import Evaluation
+
+    path = find_run(str(run), Path(runs))
+    assembled = load_run(path, console)
+    if data is None:
+        test, account, extra = _sealed_test(path, console)
+    else:
+        test, account = _read_file(Path(data), assembled.recipe, type(assembled.task).roles)
+        extra = {}
+    result = assembled.task.evaluate(
+        Evaluation(
+            learner=assembled.learner,
+            tokenizer=assembled.tokenizer,
+            test=test,
+            config=assembled.recipe.evaluate,
+            max_tokens=assembled.max_tokens,
+            seed=assembled.recipe.train.seed,
+        ),
+        console,
+    )
+    return {
+        "run": os.path.relpath(path),
+        "task": assembled.recipe.task,
+        "method": assembled.recipe.method.name,
+        "confidence": assembled.recipe.evaluate.confidence,
+        "data": account,
+        "test": result.test,
+        "baselines": result.baselines,
+        "mistakes": result.mistakes,
+        "cut_texts": {"test": result.cut},
+        **extra,
+    }
+
+
+def _sealed_test(path: Path, console: Console) -> tuple[Examples, dict[str, Any], dict[str, Any]]:
+    """The test part of the run's own data; says that it opens it."""
+    from reglaj.data.examples import load_prepared
+
+    key = read_manifest(path).get("data_key", "")
+    data = load_prepared(path.parent / ".data" / key) if key else None
+    if data is None:
+        raise user_error(
+            f"the data of {path.name} is not here",
+            allowed=f"the folder {path.parent / '.data' / (key or 'KEY')}",
+            why="runs point to their data, which lies once beside them, and it was moved or removed",
+            remedy="bring it back, or score on a file with --data FILE",
+        )
+    test, openings = data.open_test(opened_by=f"evaluate {path.name}")
+    console.say(f"opening the sealed test part ({len(test):,} rows): it has now been opened {openings} times")
+    return test, data.report, {"test_openings": openings}
+
+
+def _read_file(path: Path, recipe: Recipe, roles: ColumnRoles) -> tuple[Examples, dict[str, Any]]:
+    """The rows of a file that can be scored, and the account of all of them."""
+    import pyarrow as pa
+
+    from reglaj.data.examples import Examples
+    from reglaj.data.reading import open_reader
+    from reglaj.data.reading.files import guarded
+    from reglaj.pipelines.predict import column_of
+
+    reader = open_reader(path, str(path))
+    columns = [column_of(role, reader.columns, recipe, str(path)) for role in roles.names]
+    if len(set(columns)) < len(columns):
+        raise user_error(
+            f"{str(path)!r} has one column for {' and '.join(roles.names)}",
+            allowed="a column for each",
+            why="without the truth nothing can be scored",
+            remedy="add the missing column, or use `reglaj predict` for texts without labels",
+        )
+    kept: dict[str, list[Any]] = {name: [] for name in ("id", "source", "line", *roles.names)}
+    dropped: Counter[str] = Counter()
+    read = 0
+    for batch in guarded(str(path), reader.read(columns, 16_384)):
+        for place, line in enumerate(batch.lines):
+            read += 1
+            cells = [column[place] or "" for column in batch.cells]
+            empty = next((role for role, cell in zip(roles.names, cells, strict=True) if not cell.strip()), None)
+            if place in batch.faults:
+                dropped[batch.faults[place].bucket] += 1
+            elif empty is not None:
+                dropped[f"empty_{empty}"] += 1
+            else:
+                for name, value in zip(kept, (f"{path.name}:{line}", str(path), line, *cells), strict=True):
+                    kept[name].append(value)
+    if not kept["id"]:
+        raise user_error(
+            f"{str(path)!r} has no row that can be scored",
+            allowed="rows with a text and its label",
+            why=f"of {read:,} records: {dict(dropped) or 'none was there'}",
+            remedy="check the file",
+        )
+    account = {"read": read, "test": len(kept["id"]), "dropped": dict(sorted(dropped.items()))}
+    return Examples(pa.table(kept)), account
