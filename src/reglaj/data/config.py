@@ -28,7 +28,9 @@ class SplitConfig(Config):
     train: float = Field(0.8, gt=0, lt=1)
     """Share of the rows."""
     validation: float = Field(0.1, gt=0, lt=1)
+    """Share of the rows on which every choice is made: stopping, comparing, searching."""
     test: float = Field(0.1, gt=0, lt=1)
+    """Share of the rows that are read once, by the final evaluation."""
     seed: int = Field(0, ge=0)
     """Another seed is another split."""
 
@@ -44,7 +46,9 @@ class DataConfig(Config):
     """What is read and what becomes of it."""
 
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    """Files that are read, one after the other."""
     split: SplitConfig = SplitConfig()
+    """How the rows become train, validation and test."""
     exclude_labels: tuple[str, ...] = ()
     """Records with one of these labels are left out and counted as `filtered`."""
     contradictory_labels: Literal["drop", "keep"] = "drop"

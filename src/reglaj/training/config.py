@@ -13,6 +13,7 @@ class EarlyStoppingConfig(Config):
     """Stop when validation no longer improves; the best weights are the ones that are kept."""
 
     metric: Literal["validation_loss", "validation_accuracy", "validation_macro_f1"] = "validation_loss"
+    """The figure of the validation part that has to improve."""
     patience: int = Field(2, ge=1)
     """Evaluations without improvement before the run stops."""
 
@@ -21,6 +22,7 @@ class TrainConfig(Config):
     """How the trainable parameters move. What is left out is derived from method, model and data, and printed."""
 
     epochs: int | None = Field(None, ge=1)
+    """Passes over the training rows, at most; early stopping may end before."""
     max_steps: int | None = Field(None, ge=1)
     """Optimizer steps; ends the run before `epochs` does. The schedule ends there too."""
     batch_size: int | None = Field(None, ge=1)
@@ -28,6 +30,7 @@ class TrainConfig(Config):
     micro_batch_tokens: int | None = Field(None, ge=1)
     """Tokens of one forward pass; never changes the result beyond rounding. By default the engine chooses."""
     learning_rate: float | None = Field(None, gt=0)
+    """Of the base or the method, at its highest; no effect on a new head."""
     head_learning_rate: float | None = Field(None, gt=0)
     """Learning rate of the new head; no effect on parameters of the base or the method."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -49,6 +52,8 @@ class TrainConfig(Config):
     model_dropout: float | None = Field(None, ge=0, lt=1)
     """Overrides every dropout probability of the base model; null keeps the model's own."""
     seed: int = Field(0, ge=0)
+    """Fixes the head's first weights, the order of batches and dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes CUDA where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`bfloat16` multiplies in bfloat16 and keeps float32 weights; `auto` does so on CUDA devices that have it."""

@@ -1,0 +1,193 @@
+"""Every key of a recipe is read: changing it changes tokens, split, weights, metrics or output.
+
+A key that is added to a section without a line here fails the first test; a key that nothing reads fails the second.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import reglaj
+from reglaj.core.config import Config
+from reglaj.core.errors import EnvironmentFault, UserError
+from reglaj.data.config import DataConfig, SourceConfig, SplitConfig
+from reglaj.evaluation.config import EvaluateConfig
+from reglaj.methods import METHODS
+from reglaj.pipelines.recipe import KEYS
+from reglaj.training.config import EarlyStoppingConfig, TrainConfig
+from tests.tiny import recipe_for, write_model, write_rows
+
+Look = Callable[[reglaj.Run], Any]
+
+
+def weights(run: reglaj.Run) -> Any:
+    return run.report["weights_sha256"]
+
+
+def split(run: reglaj.Run) -> Any:
+    return run.report["data"]["test_hash"]
+
+
+def counts(run: reglaj.Run) -> Any:
+    return {key: run.report["data"][key] for key in ("read", "train", "validation", "test", "dropped")}
+
+
+def steps(run: reglaj.Run) -> Any:
+    return run.report["training"]
+
+
+def evaluations(run: reglaj.Run) -> Any:
+    lines = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
+    return [line["step"] for line in lines if line["event"] == "evaluation"]
+
+
+def interval(run: reglaj.Run) -> Any:
+    return run.report["test"]["macro_f1"]
+
+
+LORA = {"method.name": "lora", "method.rank": 4, "method.dropout": 0.0}
+# Key: (what is changed, what must differ; overrides of both sides). Sections are named by their dotted key.
+CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
+    "name": ("other", lambda run: run.path.name, {}),
+    "model": ("{other_model}", weights, {}),
+    "method.name": ("linear-probe", weights, {}),
+    "full.train_embeddings": (False, weights, {}),
+    "lora.rank": (8, weights, LORA),
+    "lora.alpha": (3.0, weights, LORA),
+    "lora.dropout": (0.5, weights, LORA),
+    "lora.target_modules": (["query"], weights, LORA),
+    "lora.layers": (1, weights, LORA),
+    "data.sources.path": ("{other_rows}", counts, {}),
+    "data.sources.columns": ({"text": "other_text"}, weights, {}),
+    "data.split.train": (0.6, counts, {"data.split.test": 0.2}),
+    "data.split.validation": (0.2, counts, {}),
+    "data.split.test": (0.2, counts, {}),
+    "data.split.seed": (9, split, {}),
+    "data.exclude_labels": (["fees"], counts, {}),
+    "data.contradictory_labels": ("keep", counts, {}),
+    "data.min_label_rows": (6, counts, {}),
+    "train.epochs": (3, weights, {}),
+    "train.max_steps": (3, steps, {}),
+    "train.batch_size": (8, weights, {}),
+    "train.micro_batch_tokens": (30, lambda run: run.report["engine"]["micro_batch_tokens"], {}),
+    "train.learning_rate": (1e-3, weights, {}),
+    "train.head_learning_rate": (1e-3, weights, {}),
+    "train.schedule": ("cosine", weights, {}),
+    "train.warmup_ratio": (0.5, weights, {}),
+    "train.weight_decay": (0.3, weights, {}),
+    "train.max_grad_norm": (0.01, weights, {}),
+    "train.max_tokens": (5, lambda run: run.report["cut_texts"], {}),
+    "train.class_weights": ({"fees": 5.0}, weights, {}),
+    "train.early_stopping": (None, steps, {"train.learning_rate": 0.03, "train.schedule": "constant", "train.epochs": 12}),
+    "train.evaluate_every": (2, evaluations, {}),
+    "train.model_dropout": (0.0, weights, {}),
+    "train.seed": (4, weights, {}),
+    "train.precision": ("bfloat16", weights, {}),
+    "train.early_stopping.metric": (
+        "validation_accuracy", steps, {"train.learning_rate": 0.003, "train.epochs": 12, "train.evaluate_every": 1},
+    ),
+    "train.early_stopping.patience": (
+        6, steps, {"train.learning_rate": 0.03, "train.schedule": "constant", "train.epochs": 12},
+    ),
+    "evaluate.baselines": (["majority"], lambda run: list(run.report["baselines"]), {}),
+    "evaluate.confidence": (0.8, interval, {}),
+    "evaluate.bootstrap_samples": (150, interval, {}),
+}  # fmt: skip
+# Keys whose other values are refused or cannot be had here; each has its own test below.
+ELSEWHERE = {"task", "data.sources.kind", "data.split.kind", "train.device"}
+
+
+def every_key() -> set[str]:
+    keys = {"name", "task", "model"}
+    assert set(KEYS) - keys == {"data", "method", "train", "evaluate"}, "a new section needs its keys here"
+    sections: dict[str, type[Config]] = {
+        "data": DataConfig, "data.sources": SourceConfig, "data.split": SplitConfig, "train": TrainConfig,
+        "train.early_stopping": EarlyStoppingConfig, "evaluate": EvaluateConfig,
+    }  # fmt: skip
+    for name in METHODS.names():
+        sections[name] = METHODS.get(name).config_type
+    for section, config in sections.items():
+        for key in config.model_fields:
+            dotted = "method.name" if section in METHODS and key == "name" else f"{section}.{key}"
+            if dotted not in sections or dotted == "train.early_stopping":
+                keys.add(dotted)
+    return keys
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("wiring")
+    rows = [json.loads(line) for line in write_rows(folder / "plain.jsonl", 150).read_text().splitlines()]
+    rows += [{"text": rows[0]["text"], "label": "transfers"}, {"text": rows[1]["text"], "label": "cards"}]
+    rows += [{"text": f"unde este taxa {word}", "label": "rare"} for word in ("mea", "ta", "lor", "noua", "veche")]
+    with (folder / "rows.jsonl").open("w") as file:
+        file.writelines(json.dumps(row | {"other_text": " ".join(reversed(row["text"].split()))}) + "\n" for row in rows)
+    return {
+        "rows": folder / "rows.jsonl",
+        "other_rows": write_rows(folder / "other.jsonl", 120, seed=3),
+        "model": write_model(folder / "model"),
+        "other_model": write_model(folder / "other", seed=8),
+        "runs": folder / "runs",
+    }
+
+
+_done: dict[str, reglaj.Run] = {}
+
+
+def run_with(place: dict[str, Path], overrides: dict[str, Any]) -> reglaj.Run:
+    """A fresh run; the same overrides are trained once."""
+    recipe = recipe_for(place["model"], place["rows"], train={"epochs": 2})
+    known = json.dumps(overrides, sort_keys=True)
+    if known not in _done:
+        dotted = {key.replace(".", "__"): value for key, value in overrides.items()}
+        _done[known] = reglaj.train(recipe, runs=place["runs"], **dotted)
+    return _done[known]
+
+
+def test_every_key_is_walked():
+    assert every_key() == set(CHANGES) | ELSEWHERE
+    assert len(CHANGES) > 35
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_changing_the_key_changes_what_it_should(key, place):
+    value, look, context = CHANGES[key]
+    if isinstance(value, str) and value.startswith("{"):
+        value = str(place[value.strip("{}")])
+    section, _, name = key.partition(".")
+    dotted = f"method.{name}" if section in METHODS else key.replace("data.sources.", "data.sources.0.")
+    if key in ("data.split.validation", "data.split.test", "data.split.train"):
+        other = {"train": "test", "validation": "train", "test": "train"}[name.split(".")[1]]
+        shares = {"train": 0.8, "validation": 0.1, "test": 0.1}
+        shares |= {name.split(".")[1]: value}
+        shares[other] = round(1 - sum(v for k, v in shares.items() if k != other), 6)
+        before, after = {}, {f"data.split.{k}": v for k, v in shares.items()}
+    else:
+        before, after = context, context | {dotted: value}
+    assert look(run_with(place, before)) != look(run_with(place, after))
+
+
+def test_an_unknown_task_and_split_are_refused_with_the_known_ones(place):
+    with pytest.raises(UserError, match="did you mean 'classify'"):
+        reglaj.train(recipe_for(place["model"], place["rows"]) | {"task": "clasify"}, runs=place["runs"])
+    with pytest.raises(UserError, match="stratified"):
+        run_with(place, {"data.split.kind": "stratifed"})
+    assert run_with(place, {"data.split.kind": "stratified"}).report["data"]["split"]["kind"] == "stratified"
+
+
+def test_the_kind_of_a_source_decides_how_it_is_read(place):
+    with pytest.raises(UserError, match="is not parquet"):
+        run_with(place, {"data.sources.0.kind": "parquet"})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device asked for is there")
+def test_a_device_that_is_not_there_is_an_environment_fault(place):
+    with pytest.raises(EnvironmentFault, match="no CUDA device"):
+        run_with(place, {"train.device": "cuda"})
+    assert run_with(place, {"train.device": "cpu"}).report["engine"]["device"] == "cpu"
