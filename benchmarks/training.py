@@ -70,6 +70,7 @@ class PlainClassifier(torch.nn.Module):
 
 
 def load_rows(count: int) -> tuple[Rows, Rows, list[str]]:
+    """Training rows, held-out rows and labels of the medical starter."""
     lines = fetch("starter:medical").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row["label"] != "Unknown"]
     order = np.random.default_rng(0).permutation(len(rows))
@@ -79,8 +80,15 @@ def load_rows(count: int) -> tuple[Rows, Rows, list[str]]:
 
 
 def build(method: str, labels: list[str], count: int) -> Assembled:
+    """The same untrained learner for every side."""
     steps = -(-count // BATCH)
-    train = {"epochs": 1, "batch_size": BATCH, "learning_rate": RATES[method], "head_learning_rate": 1e-3, "max_tokens": 512}
+    train = {
+        "epochs": 1,
+        "batch_size": BATCH,
+        "learning_rate": RATES[method],
+        "head_learning_rate": 1e-3,
+        "max_tokens": 512,
+    }
     recipe = load_recipe(
         {
             "task": "classify",
@@ -122,9 +130,7 @@ def ours(method: str, train: Rows, labels: list[str], max_steps: int | None) -> 
     return time.perf_counter() - started, assembled
 
 
-def peer(
-    method: str, train: Rows, labels: list[str], max_steps: int | None, sampling: str
-) -> tuple[float, Assembled]:
+def peer(method: str, train: Rows, labels: list[str], max_steps: int | None, sampling: str) -> tuple[float, Assembled]:
     """The same epoch with the Hugging Face Trainer."""
     assembled = build(method, labels, len(train.ids))
     task, learner, config = assembled.task, assembled.learner, assembled.recipe.train
@@ -135,7 +141,11 @@ def peer(
     model = PlainClassifier(learner.backbone, learner.head)
     groups = learner.parameter_groups(config.learning_rate or 0, config.head_learning_rate or 0)
     settings = [
-        {"params": [p for _, p in named if (p.ndim >= 2) == decays], "lr": rate, "weight_decay": config.weight_decay * decays}
+        {
+            "params": [p for _, p in named if (p.ndim >= 2) == decays],
+            "lr": rate,
+            "weight_decay": config.weight_decay * decays,
+        }
         for named, rate in groups
         for decays in (True, False)
     ]
@@ -173,6 +183,7 @@ def peer(
 
 
 def held_out_loss(assembled: Assembled, rows: Rows) -> float:
+    """Mean negative log-likelihood in nats, after training."""
     encoded = assembled.task.encode(rows, assembled.tokenizer, 512)
     probabilities = softmax(assembled.learner.scores(encoded.rows))
     return float(-np.log(probabilities[np.arange(len(rows.ids)), encoded.targets]).mean())
@@ -187,6 +198,7 @@ SIDES: dict[str, Side] = {
 
 
 def measure(method: str, train: Rows, held_out: Rows, labels: list[str], repeats: int) -> dict[str, Any]:
+    """Seconds of every repetition and the last held-out loss, side by side."""
     for side in SIDES.values():
         side(method, train, labels, WARM_UP_STEPS)
     seconds: dict[str, list[float]] = {name: [] for name in SIDES}
@@ -200,6 +212,7 @@ def measure(method: str, train: Rows, held_out: Rows, labels: list[str], repeats
 
 
 def table(results: dict[str, Any]) -> str:
+    """The results in Markdown."""
     lines = [
         "| method | side | seconds an epoch, median (range) | times as fast as the Trainer | held-out loss |",
         "|---|---|---|---|---|",
@@ -209,11 +222,14 @@ def table(results: dict[str, Any]) -> str:
         for name, taken in result["seconds"].items():
             middle = statistics.median(taken)
             spread = f"{middle:.1f} ({min(taken):.1f}-{max(taken):.1f})"
-            lines.append(f"| {method} | {name} | {spread} | {base / middle:.2f} | {result['held_out_loss'][name]:.4f} |")
+            lines.append(
+                f"| {method} | {name} | {spread} | {base / middle:.2f} | {result['held_out_loss'][name]:.4f} |"
+            )
     return "\n".join(lines)
 
 
 def main() -> None:
+    """Measure, write JSON, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1600)
     parser.add_argument("--repeats", type=int, default=3)
@@ -227,7 +243,11 @@ def main() -> None:
         "batch_size": BATCH,
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg()[0],
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "python": platform.python_version()},
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
+        },
         "results": results,
     }
     Path(__file__).with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.tiny import recipe_for, write_model, write_rows
 
 import reglaj
 from reglaj.core.config import Config
@@ -21,7 +22,6 @@ from reglaj.evaluation.config import EvaluateConfig
 from reglaj.methods import METHODS
 from reglaj.pipelines.recipe import KEYS
 from reglaj.training.config import EarlyStoppingConfig, TrainConfig
-from tests.tiny import recipe_for, write_model, write_rows
 
 Look = Callable[[reglaj.Run], Any]
 
@@ -52,6 +52,7 @@ def interval(run: reglaj.Run) -> Any:
 
 
 LORA = {"method.name": "lora", "method.rank": 4, "method.dropout": 0.0}
+RESTLESS = {"train.learning_rate": 0.03, "train.schedule": "constant", "train.epochs": 12}  # overfits at once
 # Key: (what is changed, what must differ; overrides of both sides). Sections are named by their dotted key.
 CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "name": ("other", lambda run: run.path.name, {}),
@@ -84,7 +85,7 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "train.max_grad_norm": (0.01, weights, {}),
     "train.max_tokens": (5, lambda run: run.report["cut_texts"], {}),
     "train.class_weights": ({"fees": 5.0}, weights, {}),
-    "train.early_stopping": (None, steps, {"train.learning_rate": 0.03, "train.schedule": "constant", "train.epochs": 12}),
+    "train.early_stopping": (None, steps, RESTLESS),
     "train.evaluate_every": (2, evaluations, {}),
     "train.model_dropout": (0.0, weights, {}),
     "train.seed": (4, weights, {}),
@@ -92,9 +93,7 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "train.early_stopping.metric": (
         "validation_accuracy", steps, {"train.learning_rate": 0.003, "train.epochs": 12, "train.evaluate_every": 1},
     ),
-    "train.early_stopping.patience": (
-        6, steps, {"train.learning_rate": 0.03, "train.schedule": "constant", "train.epochs": 12},
-    ),
+    "train.early_stopping.patience": (6, steps, RESTLESS),
     "evaluate.baselines": (["majority"], lambda run: list(run.report["baselines"]), {}),
     "evaluate.confidence": (0.8, interval, {}),
     "evaluate.bootstrap_samples": (150, interval, {}),
@@ -127,7 +126,9 @@ def place(tmp_path_factory) -> dict[str, Path]:
     rows += [{"text": rows[0]["text"], "label": "transfers"}, {"text": rows[1]["text"], "label": "cards"}]
     rows += [{"text": f"unde este taxa {word}", "label": "rare"} for word in ("mea", "ta", "lor", "noua", "veche")]
     with (folder / "rows.jsonl").open("w") as file:
-        file.writelines(json.dumps(row | {"other_text": " ".join(reversed(row["text"].split()))}) + "\n" for row in rows)
+        file.writelines(
+            json.dumps(row | {"other_text": " ".join(reversed(row["text"].split()))}) + "\n" for row in rows
+        )
     return {
         "rows": folder / "rows.jsonl",
         "other_rows": write_rows(folder / "other.jsonl", 120, seed=3),

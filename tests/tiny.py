@@ -8,10 +8,38 @@ from typing import Any
 
 import torch
 
-WORDS = (
-    "card payment transfer lost late money bank account fee refund help please my the a is not where when why "
-    "limba banii cardul pierdut vreau unde este cont taxa ajutor"
-).split()
+WORDS = [
+    "card",
+    "payment",
+    "transfer",
+    "lost",
+    "late",
+    "money",
+    "bank",
+    "account",
+    "fee",
+    "refund",
+    "help",
+    "please",
+    "my",
+    "the",
+    "a",
+    "is",
+    "not",
+    "where",
+    "when",
+    "why",
+    "limba",
+    "banii",
+    "cardul",
+    "pierdut",
+    "vreau",
+    "unde",
+    "este",
+    "cont",
+    "taxa",
+    "ajutor",
+]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -22,13 +50,20 @@ def write_tokenizer(folder: Path, *, closing: bool = True) -> None:
 
     letters = [chr(c) for c in range(97, 123)]
     pieces = [*SPECIAL, *WORDS, *letters, *(f"##{letter}" for letter in letters)]
-    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(dict.fromkeys(pieces))}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(
+        models.WordPiece({piece: i for i, piece in enumerate(dict.fromkeys(pieces))}, unk_token="[UNK]")
+    )
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     if closing:
         tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", eos_token="[SEP]"
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        eos_token="[SEP]",
     ).save_pretrained(folder)
 
 
@@ -38,15 +73,46 @@ def tiny_config(family: str) -> Any:
 
     size = {"vocab_size": 120}
     if family == "bert":
-        return t.BertConfig(**size, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=64)
+        return t.BertConfig(
+            **size,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=64,
+            max_position_embeddings=64,
+        )
     if family == "roberta":
-        return t.RobertaConfig(**size, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=66, pad_token_id=1)
+        return t.RobertaConfig(
+            **size,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=64,
+            max_position_embeddings=66,
+            pad_token_id=1,
+        )
     if family == "distilbert":
         return t.DistilBertConfig(**size, dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=64)
     if family == "electra":
-        return t.ElectraConfig(**size, embedding_size=32, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, max_position_embeddings=64)
+        return t.ElectraConfig(
+            **size,
+            embedding_size=32,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=64,
+            max_position_embeddings=64,
+        )
     assert family == "llama", family
-    return t.LlamaConfig(**size, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64, max_position_embeddings=64)
+    return t.LlamaConfig(
+        **size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
 
 
 def write_model(folder: Path, family: str = "bert", seed: int = 0) -> Path:
@@ -70,12 +136,20 @@ def write_rows(path: Path, count: int = 240, seed: int = 0) -> Path:
     import random
 
     chance = random.Random(seed)
-    topics = {"cards": ["card", "cardul", "lost", "pierdut"], "fees": ["fee", "taxa", "refund"], "transfers": ["transfer", "money", "banii", "late"]}
+    topics = {
+        "cards": ["card", "cardul", "lost", "pierdut"],
+        "fees": ["fee", "taxa", "refund"],
+        "transfers": ["transfer", "money", "banii", "late"],
+    }
     plain = [word for word in WORDS if not any(word in words for words in topics.values())]
     lines = []
     for i in range(count):
         label = list(topics)[i % 3]
-        words = chance.choices(topics[label], k=2) + chance.choices(plain, k=chance.randint(0, 6)) + chance.choices("abcdefghijklmnopqrstuvwxyz", k=3)
+        words = (
+            chance.choices(topics[label], k=2)
+            + chance.choices(plain, k=chance.randint(0, 6))
+            + chance.choices("abcdefghijklmnopqrstuvwxyz", k=3)
+        )
         chance.shuffle(words)
         lines.append(json.dumps({"text": " ".join(words), "label": label}))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -90,7 +164,13 @@ def recipe_for(model: Path, data: Path, **sections: Any) -> dict[str, Any]:
         "model": str(model),
         "data": {"sources": [{"path": str(data)}], **sections.pop("data", {})},
         "method": sections.pop("method", {"name": "full"}),
-        "train": {"epochs": 4, "batch_size": 16, "learning_rate": 2e-3, "head_learning_rate": 1e-2, **sections.pop("train", {})},
+        "train": {
+            "epochs": 4,
+            "batch_size": 16,
+            "learning_rate": 2e-3,
+            "head_learning_rate": 1e-2,
+            **sections.pop("train", {}),
+        },
         "evaluate": {"baselines": [], "bootstrap_samples": 100, **sections.pop("evaluate", {})},
         **sections,
     }

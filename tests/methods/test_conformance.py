@@ -63,7 +63,9 @@ def test_identity_at_the_start(name, family, tiny_model):
     handle.model.eval()
     layout, _ = choose_layout(base, facts.model_type, facts.position_offset, 120)
     with torch.no_grad():
-        assert torch.equal(outputs(handle, facts), hidden_states(base, TokenBatch.of(TEXTS), layout, facts.position_offset))
+        assert torch.equal(
+            outputs(handle, facts), hidden_states(base, TokenBatch.of(TEXTS), layout, facts.position_offset)
+        )
 
 
 @cases
@@ -78,7 +80,7 @@ def test_only_declared_parameters_move_and_all_of_them_get_a_gradient(name, fami
         assert moved == (key in declared) or _never_moves(key), key
     for _, group in handle.parameters().items():
         for key, parameter in group:
-            assert parameter.grad is not None and parameter.grad.abs().sum() > 0 or _never_moves(key), key
+            assert (parameter.grad is not None and parameter.grad.abs().sum() > 0) or _never_moves(key), key
 
 
 def _never_moves(key: str) -> bool:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from tests.methods.test_conformance import TEXTS, attach, move, outputs
 from transformers import AutoModel
 
 from reglaj.methods.lora import Lora, LoraConfig
 from reglaj.models.inspect import inspect_model
 from reglaj.models.loading import load_backbone
-from tests.methods.test_conformance import TEXTS, attach, move, outputs
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "llama"])
@@ -48,7 +48,9 @@ def test_two_handles_on_one_base_do_not_disturb_each_other(tiny_model):
     first = Lora.attach(LoraConfig(), model, facts, "first")
     move(first, facts)
     second = Lora.attach(LoraConfig(rank=4), model, facts, "second")
-    assert {key for key, p in model.named_parameters() if p.requires_grad} >= {key for key, _ in first.parameters()["lora"]}
+    assert {key for key, p in model.named_parameters() if p.requires_grad} >= {
+        key for key, _ in first.parameters()["lora"]
+    }
     model.eval()
     with torch.no_grad():
         with second.using("second"):
@@ -61,7 +63,12 @@ def test_two_handles_on_one_base_do_not_disturb_each_other(tiny_model):
 
 @pytest.mark.parametrize(
     ("family", "target", "meant"),
-    [("bert", "q_lin", "query"), ("bert", "v_lin", "value"), ("distilbert", "query", "q_lin"), ("llama", "query", "q_proj")],
+    [
+        ("bert", "q_lin", "query"),
+        ("bert", "v_lin", "value"),
+        ("distilbert", "query", "q_lin"),
+        ("llama", "query", "q_proj"),
+    ],
 )
 def test_a_wrong_target_is_told_the_right_one(family, target, meant, tiny_model):
     facts = inspect_model(str(tiny_model(family)), folder=Path())

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.tiny import recipe_for, write_model, write_rows
 
 import reglaj
 from reglaj.core.errors import GateRefused, UserError
 from reglaj.core.files import sha256_file
 from reglaj.core.runs import list_runs, read_manifest
-from tests.tiny import recipe_for, write_model, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,15 @@ METHODS = pytest.mark.parametrize("method", ["full", "lora", "linear-probe"])
 def test_a_run_explains_itself(finished, method):
     run = finished[method]
     held = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
-    assert {"recipe.yaml", "manifest.json", "metrics.jsonl", "report.json", "report.html", "README.md", "model/head.safetensors"} <= held
+    assert {
+        "recipe.yaml",
+        "manifest.json",
+        "metrics.jsonl",
+        "report.json",
+        "report.html",
+        "README.md",
+        "model/head.safetensors",
+    } <= held
     assert not [name for name in held if name.endswith((".bin", ".pt", ".pkl", ".tmp"))]
     manifest = read_manifest(run.path)
     assert manifest["status"] == "finished"
@@ -46,7 +54,9 @@ def test_a_run_explains_itself(finished, method):
     data = report["data"]
     assert data["read"] == data["train"] + data["validation"] + data["test"] + sum(data["dropped"].values()) == 240
     assert report["weights_sha256"] == manifest["weights_sha256"]
-    assert report["test"]["accuracy"]["low"] <= report["test"]["accuracy"]["value"] <= report["test"]["accuracy"]["high"]
+    assert (
+        report["test"]["accuracy"]["low"] <= report["test"]["accuracy"]["value"] <= report["test"]["accuracy"]["high"]
+    )
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines if line["event"] == "step"]
     assert steps == list(range(1, report["training"]["steps"] + 1))
@@ -106,7 +116,9 @@ def test_evaluating_again_gives_the_reported_figures_and_counts_the_opening(fini
 
 def test_evaluating_a_file_accounts_for_its_rows(finished, tmp_path):
     path = tmp_path / "new.csv"
-    path.write_text("text,label\nmy card is lost,cards\n,fees\nrefund the fee,fees\nonly one cell\nlate money,transfers\n")
+    path.write_text(
+        "text,label\nmy card is lost,cards\n,fees\nrefund the fee,fees\nonly one cell\nlate money,transfers\n"
+    )
     result = reglaj.evaluate(finished["full"].path, data=path)
     assert result["data"] == {"read": 5, "test": 3, "dropped": {"empty_text": 1, "ragged": 1}}
     path.write_text("text,label\nmy card is lost,card\nrefund,fees\n")
@@ -121,7 +133,10 @@ def test_full_weights_open_in_plain_transformers_with_equal_logits(finished):
     from transformers import AutoModel, AutoTokenizer
 
     folder = finished["full"].path / "model"
-    plain, tokenizer = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval(), AutoTokenizer.from_pretrained(folder)
+    plain, tokenizer = (
+        AutoModel.from_pretrained(folder, add_pooling_layer=False).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
     assert _plain_probabilities(plain, tokenizer, folder) == pytest.approx(_ours(finished["full"]), abs=1e-5)
 
 
@@ -132,7 +147,9 @@ def test_the_adapter_opens_in_plain_peft_with_equal_logits(finished, tiny_model)
     folder = finished["lora"].path / "model"
     base = AutoModel.from_pretrained(tiny_model("bert"), add_pooling_layer=False)
     plain = PeftModel.from_pretrained(base, folder).eval()
-    assert _plain_probabilities(plain, AutoTokenizer.from_pretrained(folder), folder) == pytest.approx(_ours(finished["lora"]), abs=1e-5)
+    assert _plain_probabilities(plain, AutoTokenizer.from_pretrained(folder), folder) == pytest.approx(
+        _ours(finished["lora"]), abs=1e-5
+    )
 
 
 TEXT = "my card is lost, please help"
@@ -152,7 +169,9 @@ def _plain_probabilities(model, tokenizer, folder: Path) -> list[float]:
 
 def test_a_full_model_answers_without_its_base_and_an_adapter_says_that_it_is_gone(tiny_rows, tmp_path):
     base = write_model(tmp_path / "base")
-    runs = {m: reglaj.train(recipe_for(base, tiny_rows, name=m, method=m), runs=tmp_path / "runs") for m in ("full", "lora")}
+    runs = {
+        m: reglaj.train(recipe_for(base, tiny_rows, name=m, method=m), runs=tmp_path / "runs") for m in ("full", "lora")
+    }
     expected = _ours(runs["full"])
     tensors = load_file(base / "model.safetensors")
     save_file({k: t + 1 for k, t in tensors.items()}, base / "model.safetensors", metadata={"format": "pt"})
@@ -202,7 +221,8 @@ def test_early_stopping_keeps_the_best_weights(tiny_model, tmp_path):
     assert training["best_step"] == min(evaluations, key=lambda step: (evaluations[step], step))
     assert training["best_step"] < training["steps"]
     off = reglaj.train(
-        recipe_for(tiny_model("bert"), rows, train=settings | {"early_stopping": None, "epochs": 8}), runs=tmp_path / "runs"
+        recipe_for(tiny_model("bert"), rows, train=settings | {"early_stopping": None, "epochs": 8}),
+        runs=tmp_path / "runs",
     )
     assert off.report["training"]["stopped"] == "epochs"
     assert off.report["training"]["best_step"] == off.report["training"]["steps"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.tiny import WORDS
 
 from reglaj.models.inspect import inspect_model
 from reglaj.pipelines.assemble import Assembled, assemble
@@ -13,7 +14,6 @@ from reglaj.pipelines.recipe import load_recipe
 from reglaj.tasks.base import Encoded
 from reglaj.tasks.classify import Classify
 from reglaj.training.fit import Supervision
-from tests.tiny import WORDS
 
 LABELS = ["cards", "fees", "transfers"]
 
@@ -45,7 +45,13 @@ def learner_for(folder: Path, method: Any = "full", **train: Any) -> Assembled:
         "model_dropout": 0.0, "device": "cpu", **train,
     }  # fmt: skip
     recipe = load_recipe(
-        {"task": "classify", "model": str(folder), "data": {"sources": [{"path": "none.csv"}]}, "method": method, "train": settings}
+        {
+            "task": "classify",
+            "model": str(folder),
+            "data": {"sources": [{"path": "none.csv"}]},
+            "method": method,
+            "train": settings,
+        }
     )
     facts = inspect_model(str(folder), folder=Path())
     return assemble(recipe, facts, Classify(LABELS))

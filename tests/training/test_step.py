@@ -5,6 +5,7 @@ from __future__ import annotations
 import peft
 import pytest
 import torch
+from tests.training.harness import learner_for, some_rows, supervise
 from transformers import AutoModel
 
 from reglaj.data.batching import micro_batches
@@ -13,7 +14,6 @@ from reglaj.training.engine import choose_engine
 from reglaj.training.fit import build_step, plan_for
 from reglaj.training.optimizer import schedule_factor, set_learning_rate
 from reglaj.training.step import NonFiniteError
-from tests.training.harness import learner_for, some_rows, supervise
 
 WEIGHTS = {"cards": 3.0, "fees": 0.5}
 
@@ -31,7 +31,9 @@ def gradients(folder, method, budget, *, layout="packed", weights="none"):
     step = build_step(learner, supervision, assembled.recipe.train)
     groups = micro_batches(range(24), encoded.rows.lengths, budget)
     loss = step.accumulate([supervision.load(group) for group in groups])
-    named = [(k, p) for group in learner.handle.parameters().values() for k, p in group] + list(learner.head.named_parameters())
+    named = [(k, p) for group in learner.handle.parameters().values() for k, p in group] + list(
+        learner.head.named_parameters()
+    )
     return len(groups), loss.item(), {key: p.grad.clone() for key, p in named}
 
 
@@ -86,7 +88,12 @@ def test_twenty_steps_equal_a_plain_loop(tiny_model, method):
     def groups(parameters, rate):
         parameters = [p for p in parameters if p.requires_grad]
         return [
-            {"params": [p for p in parameters if p.ndim >= 2], "lr": rate, "weight_decay": config.weight_decay, "peak": rate},
+            {
+                "params": [p for p in parameters if p.ndim >= 2],
+                "lr": rate,
+                "weight_decay": config.weight_decay,
+                "peak": rate,
+            },
             {"params": [p for p in parameters if p.ndim < 2], "lr": rate, "weight_decay": 0.0, "peak": rate},
         ]
 
@@ -127,7 +134,10 @@ def test_the_schedule_rises_then_falls_to_zero_just_after_the_last_step():
     factors = [schedule_factor(step, 100, config) for step in range(1, 101)]
     assert factors[:10] == pytest.approx([i / 10 for i in range(1, 11)])
     assert factors[10] == 1.0 and factors[-1] == pytest.approx(1 / 90)
-    assert [schedule_factor(s, 100, learner_config(schedule="constant", warmup_ratio=0)) for s in (1, 100)] == [1.0, 1.0]
+    assert [schedule_factor(s, 100, learner_config(schedule="constant", warmup_ratio=0)) for s in (1, 100)] == [
+        1.0,
+        1.0,
+    ]
     assert schedule_factor(51, 100, learner_config(schedule="cosine", warmup_ratio=0)) == pytest.approx(0.5)
 
 
@@ -160,7 +170,7 @@ def test_a_planted_nan_stops_the_step_names_the_row_and_moves_nothing(tiny_model
 def test_a_gradient_that_is_not_contiguous_is_applied_right(tiny_model):
     """The fused CPU AdamW scrambles such an update; the step must not let it."""
     assembled = learner_for(tiny_model("bert"), "linear-probe")
-    supervision, encoded = supervise(assembled, some_rows(8))
+    supervision, _ = supervise(assembled, some_rows(8))
     step = build_step(assembled.learner, supervision, assembled.recipe.train)
     weight = assembled.learner.head.linear.weight
     original = step.accumulate

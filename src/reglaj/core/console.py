@@ -46,7 +46,15 @@ class RichConsole(Console):
 
     @contextlib.contextmanager
     def progress(self, description: str, total: int | None = None, unit: str = "rows") -> Iterator[Advance]:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            Task,
+            TextColumn,
+            TimeRemainingColumn,
+        )
         from rich.text import Text
 
         class Rate(ProgressColumn):

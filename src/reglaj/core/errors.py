@@ -59,9 +59,7 @@ def user_error(given: str, *, allowed: str, why: str, remedy: str, where: str = 
     return UserError(Problem(given=given, allowed=allowed, why=why, remedy=remedy, where=where))
 
 
-def environment_fault(
-    given: str, *, allowed: str, why: str, remedy: str, where: str = ""
-) -> EnvironmentFault:
+def environment_fault(given: str, *, allowed: str, why: str, remedy: str, where: str = "") -> EnvironmentFault:
     """An `EnvironmentFault` of a single problem."""
     return EnvironmentFault(Problem(given=given, allowed=allowed, why=why, remedy=remedy, where=where))
 

@@ -76,7 +76,7 @@ def disk_faults(path: Path) -> Iterator[None]:
             f"cannot write {str(error.filename or path)!r}",
             allowed="a folder that can be written to, with room on its disk",
             why=error.strerror or str(error),
-            remedy="make room or choose another folder (--runs DIR, or REGLAJ_HOME for the cache), then run the same command",
+            remedy="make room or choose another folder (--runs DIR; REGLAJ_HOME for the cache), then run it again",
         ) from error
 
 

@@ -106,7 +106,9 @@ def find_run(text: str, runs: Path = Path("runs")) -> Path:
         f"{text!r} is not a run",
         allowed=listing(known) if known else f"a run folder ({str(runs)!r} has none yet)",
         why=why,
-        remedy=f"did you mean {guess!r}?" if guess else "list them with `reglaj runs`, or train one with `reglaj train RECIPE`",
+        remedy=f"did you mean {guess!r}?"
+        if guess
+        else "list them with `reglaj runs`, or train one with `reglaj train RECIPE`",
     )
 
 

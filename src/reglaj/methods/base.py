@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from reglaj.core.errors import Problem
 from reglaj.methods.config import MethodConfig
@@ -36,7 +36,7 @@ class Handle(ABC):
     """One method attached to one model. Several handles may share a base; each has its own name."""
 
     def __init__(self, model: nn.Module, name: str, capabilities: Capabilities) -> None:
-        self.model = model
+        self.model: Any = model
         self.name = name
         self.capabilities = capabilities
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from reglaj.core.errors import Problem, user_error
 from reglaj.methods import METHODS
@@ -32,6 +32,8 @@ class FullConfig(MethodConfig):
 
 @METHODS.register("full")
 class Full(Method[FullConfig]):
+    """Everything moves; nothing is added."""
+
     config_type = FullConfig
     summary = "every parameter of the model learns"
     stands_on_base = False
@@ -61,7 +63,7 @@ class Full(Method[FullConfig]):
         return 5
 
     @classmethod
-    def attach(cls, config: FullConfig, model: nn.Module, facts: ModelFacts, name: str = "default") -> Handle:
+    def attach(cls, config: FullConfig, model: Any, facts: ModelFacts, name: str = "default") -> Handle:
         model.requires_grad_(True)
         if not config.train_embeddings:
             model.get_input_embeddings().requires_grad_(False)
@@ -117,7 +119,7 @@ class FullHandle(Handle):
         _load_into(self.model, folder)
 
 
-def _load_into(model: nn.Module, folder: Path) -> None:
+def _load_into(model: Any, folder: Path) -> None:
     """Point every parameter to the tensor of its name in the folder's safetensors files."""
     from safetensors.torch import load_file
 

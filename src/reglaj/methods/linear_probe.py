@@ -27,6 +27,8 @@ class LinearProbeConfig(MethodConfig):
 
 @METHODS.register("linear-probe")
 class LinearProbe(Method[LinearProbeConfig]):
+    """Nothing of the base moves."""
+
     config_type = LinearProbeConfig
     summary = "the model stays frozen, only a new linear head learns"
     citation = "Alain and Bengio 2016, arXiv:1610.01644"

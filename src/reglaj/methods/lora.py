@@ -51,6 +51,8 @@ class LoraConfig(MethodConfig):
 
 @METHODS.register("lora")
 class Lora(Method[LoraConfig]):
+    """Low-rank updates through PEFT, unmerged while training."""
+
     config_type = LoraConfig
     summary = "a low-rank update beside frozen linear layers"
     citation = "Hu et al. 2021, arXiv:2106.09685"
@@ -74,7 +76,7 @@ class Lora(Method[LoraConfig]):
                         where="method.rank",
                         given=f"rank {config.rank}",
                         allowed=f"1 to {min(shape)}",
-                        why=f"{module} is {shape[0]} x {shape[1]}: a higher rank than the layer itself has adds nothing",
+                        why=f"{module} is {shape[0]} x {shape[1]}: a higher rank than the layer's own adds nothing",
                         remedy="lower the rank",
                     )
                 )
@@ -164,7 +166,9 @@ def _short_names(chosen: list[str], every: set[str]) -> list[str]:
 
 def _tail(module: str) -> str:
     parts = module.split(".")
-    return ".".join(parts[next(i for i, part in enumerate(parts) if part.isdigit()) + 1 :]) if _numbered(parts) else module
+    return (
+        ".".join(parts[next(i for i, part in enumerate(parts) if part.isdigit()) + 1 :]) if _numbered(parts) else module
+    )
 
 
 def _numbered(parts: list[str]) -> bool:
@@ -175,7 +179,9 @@ def _layer_problems(config: LoraConfig, facts: ModelFacts) -> list[Problem]:
     layers = config.layers
     wrong = (
         layers is not None
-        and (not 1 <= layers <= facts.layers if isinstance(layers, int) else not set(layers) <= set(range(facts.layers)))
+        and (
+            not 1 <= layers <= facts.layers if isinstance(layers, int) else not set(layers) <= set(range(facts.layers))
+        )
     ) or layers == ()
     if not wrong:
         return []
@@ -197,7 +203,9 @@ def _no_match(target: str, linear: dict[str, tuple[int, int]], facts: ModelFacts
         given=f"{target!r} matches no linear layer of {facts.name}",
         allowed=f"all-linear, or among {listing(endings)}",
         why=f"a {facts.model_type} model has no layer of that name, and training nothing would look like training",
-        remedy=f"did you mean {_meant(target, endings)!r}?" if _meant(target, endings) else "choose among the names above",
+        remedy=f"did you mean {_meant(target, endings)!r}?"
+        if _meant(target, endings)
+        else "choose among the names above",
     )
 
 

@@ -40,6 +40,7 @@ class TokenRows:
         """Tokens of each row: (rows,)."""
         return np.diff(self.starts)
 
+
 _PLAIN = {"return_attention_mask": False, "return_token_type_ids": False}
 CHUNK_TEXTS = 10_000  # bounds the tokenizer's Python lists; the result itself is four bytes a token
 
@@ -47,7 +48,7 @@ CHUNK_TEXTS = 10_000  # bounds the tokenizer's Python lists; the result itself i
 def encode_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[TokenRows, int]:
     """Token ids of each text with the model's special tokens, and how many texts were cut at the end.
 
-    A text that becomes no token at all (possible without special tokens) is one end token, so that every row is answered.
+    A text that becomes no token at all (possible without special tokens) is one end token: every row is answered.
     """
     rows: list[list[int]] = []
     cut = 0
@@ -57,7 +58,9 @@ def encode_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple
         longer = tokenizer(chunk, truncation=True, max_length=max_tokens + 1, **_PLAIN)["input_ids"]
         too_long = [i for i, row in enumerate(longer) if len(row) > max_tokens]
         if too_long:
-            again = tokenizer([chunk[i] for i in too_long], truncation=True, max_length=max_tokens, **_PLAIN)["input_ids"]
+            again = tokenizer([chunk[i] for i in too_long], truncation=True, max_length=max_tokens, **_PLAIN)[
+                "input_ids"
+            ]
             for i, row in zip(too_long, again, strict=True):
                 longer[i] = row
         cut += len(too_long)

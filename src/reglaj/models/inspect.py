@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import environment_fault, nearest, user_error
@@ -79,8 +79,8 @@ class ModelFacts:
         return 0
 
     @property
-    def pooling(self) -> str:
-        """How a text becomes one vector: what sentence-transformers wrote down, else `last` for decoders, `mean` for encoders."""
+    def pooling(self) -> Literal["cls", "mean", "last"]:
+        """How a text becomes one vector: as sentence-transformers wrote down, else `last` (decoders) or `mean`."""
         try:
             pooling = json.loads((self.folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -160,7 +160,9 @@ def _resolve(model: str, folder: Path, console: Console) -> tuple[Path, str, str
         raise user_error(
             f"no model folder {str(local)!r}",
             allowed="a folder with config.json and safetensors, a hub id such as owner/name, or starter:minilm",
-            why="it is a file, not a folder" if local.exists() else "it does not exist (paths start from the recipe's folder)",
+            why="it is a file, not a folder"
+            if local.exists()
+            else "it does not exist (paths start from the recipe's folder)",
             remedy=f"did you mean {guess!r}?" if guess else "check the path",
             where="model",
         )
@@ -213,7 +215,7 @@ def _read_config(model: str, path: Path) -> dict[str, Any]:
             f"{model!r} asks for remote code ({', '.join(map(str, config['auto_map'].values()))})",
             allowed="architectures that transformers itself has",
             why="loading a model must run no code that came with it",
-            remedy="choose a model without `auto_map`; where transformers has the architecture, remove that key from config.json",
+            remedy="choose another; where transformers has the architecture itself, remove `auto_map` from config.json",
             where="model",
         )
     return config
@@ -228,7 +230,7 @@ def _weight_files(model: str, path: Path) -> list[Path]:
         f"{model!r} has {'pickle weights only: ' + ', '.join(pickles) if pickles else 'no weights'}",
         allowed="model.safetensors, or model-00001-of-0000N.safetensors with its index",
         why="a pickle can run any code when it is loaded" if pickles else "there is nothing to start from",
-        remedy="convert it on a machine that trusts it: `AutoModel.from_pretrained(...).save_pretrained(folder)`",
+        remedy="convert it where it is trusted: `AutoModel.from_pretrained(...).save_pretrained(folder)`",
         where="model",
     )
 

@@ -81,7 +81,11 @@ def load_tokenizer(facts: ModelFacts) -> PreTrainedTokenizerBase:
 
 def _has_pooler(facts: ModelFacts) -> bool:
     """Models with BERT's pooler build it unless told not to; our heads pool by themselves."""
-    return any("pooler.dense" in name for name in facts.tensors) or facts.model_type in {"bert", "roberta", "xlm-roberta"}
+    return any("pooler.dense" in name for name in facts.tensors) or facts.model_type in {
+        "bert",
+        "roberta",
+        "xlm-roberta",
+    }
 
 
 def _set_dropout(config: Any, value: float) -> None:

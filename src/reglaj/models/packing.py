@@ -44,7 +44,8 @@ class TokenBatch:
 class PadLayout:
     """How T packed tokens lie in a (B, L) grid: computed once a batch, used in every layer.
 
-    to_grid: (B*L,) index into T, 0 where there is padding. to_packed: (T,) index into B*L. mask: (B, L) bool, true at tokens.
+    to_grid: (B*L,) index into T, 0 where there is padding. to_packed: (T,) index into B*L.
+    mask: (B, L) bool, true at tokens.
     """
 
     to_grid: Tensor
@@ -92,21 +93,14 @@ class _ToPacked(torch.autograd.Function):
 
 
 def packed_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    pad_layout: PadLayout,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **_: Any,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """Attention of each text to itself, for transformers' `AttentionInterface`.
 
-    query, key, value: (1, N, T, H). Returns (1, T, N, H). `pad_layout` travels as a keyword of the model's forward.
+    query, key, value: (1, N, T, H). Returns (1, T, N, H). options: `dropout` and `scaling` from the layer, and
+    `pad_layout`, which travels as a keyword of the model's forward.
     """
+    pad_layout: PadLayout = options["pad_layout"]
     _, heads, tokens, width = query.shape
     batch, longest = pad_layout.mask.shape
 
@@ -119,8 +113,8 @@ def packed_attention(
         to_grid(key),
         to_grid(value),
         attn_mask=pad_layout.mask[:, None, None, :],
-        dropout_p=dropout,
-        scale=scaling,
+        dropout_p=options.get("dropout", 0.0),
+        scale=options.get("scaling"),
     )
     grid = attended.transpose(1, 2).reshape(batch * longest, heads * width)
     return _ToPacked.apply(grid, pad_layout).view(1, tokens, heads, width), None
@@ -132,7 +126,7 @@ def hidden_states(model: nn.Module, batch: TokenBatch, layout: Layout, position_
     pad_layout = PadLayout.of(batch.lengths, device)
     if layout == "packed":
         positions = np.concatenate([np.arange(length) for length in batch.lengths]) + position_offset
-        with _attention(model, ATTENTION_NAME):
+        with _Attention(model, ATTENTION_NAME):
             output = model(
                 input_ids=batch.input_ids[None],
                 position_ids=torch.from_numpy(positions).to(device)[None],
@@ -140,13 +134,13 @@ def hidden_states(model: nn.Module, batch: TokenBatch, layout: Layout, position_
             )
         return output.last_hidden_state[0]
     grid = batch.input_ids.index_select(0, pad_layout.to_grid).view(pad_layout.mask.shape)
-    extra = {"use_cache": False} if getattr(model.config, "use_cache", False) else {}
+    extra: dict[str, Any] = {"use_cache": False} if getattr(model.config, "use_cache", False) else {}
     output = model(input_ids=grid.masked_fill(~pad_layout.mask, 0), attention_mask=pad_layout.mask.long(), **extra)
     states: Tensor = output.last_hidden_state
     return _ToPacked.apply(states.reshape(-1, states.shape[-1]), pad_layout)
 
 
-class _attention:
+class _Attention:
     """The model with another attention inside the block; a context so that a peer may share the model."""
 
     def __init__(self, model: nn.Module, name: str) -> None:

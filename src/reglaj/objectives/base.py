@@ -14,7 +14,7 @@ B = TypeVar("B")
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """One term of a loss over some examples. sum: scalar tensor with a gradient. The loss is weight * sum / global count."""
+    """One term of a loss over some examples: it adds weight * sum / global count. sum: scalar with a gradient."""
 
     sum: Tensor
     weight: float = 1.0

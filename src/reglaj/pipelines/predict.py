@@ -35,7 +35,7 @@ class Model:
         return self._assembled.recipe
 
     def predict(self, texts: Sequence[str], console: Console = SILENT) -> list[dict[str, Any]]:
-        """One answer per text, in order: `input`, `prediction` and, for classes, `probabilities`; or `input` and `error`."""
+        """One answer per text, in order: `input` and `prediction` (with `probabilities` of classes), or `error`."""
         if isinstance(texts, str):
             raise user_error(
                 "a single text",
@@ -93,7 +93,7 @@ def load_recipe_of(run: Path) -> Recipe:
 
 
 def column_of(role: str, columns: Sequence[str], recipe: Recipe, name: str) -> str:
-    """The column of a file that holds a role: as in the recipe's sources, under the role's own name, or the only one."""
+    """The column that holds a role: as in the recipe's sources, under the role's own name, or the only one."""
     wanted = [source.columns.get(role, role) for source in recipe.data.sources] + [role]
     for candidate in wanted:
         if candidate in columns:
@@ -151,7 +151,9 @@ def _writer(kind: str, file: TextIO) -> Callable[[list[dict[str, Any]] | None], 
         return lambda answers: file.writelines(json.dumps(a, ensure_ascii=False) + "\n" for a in answers or [])
     if kind == "json":
         kept: list[dict[str, Any]] = []
-        return lambda answers: kept.extend(answers) if answers is not None else json.dump(kept, file, ensure_ascii=False)
+        return lambda answers: (
+            kept.extend(answers) if answers is not None else json.dump(kept, file, ensure_ascii=False)
+        )
     table = csv.writer(file, delimiter="\t" if kind == "tsv" else ",", lineterminator="\n")
     table.writerow(["line", "input", "prediction", "probability", "error"])
     return lambda answers: table.writerows(_cells(answer) for answer in answers or [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -97,9 +98,7 @@ def _identity(plan: Recipe, facts: ModelFacts, data: PreparedData) -> str:
     return canonical_hash({"recipe": values, "data": data.key, "base": facts.fingerprint})
 
 
-def _execute(
-    path: Path, plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, console: Console
-) -> Run:
+def _execute(path: Path, plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, console: Console) -> Run:
     from reglaj.evaluation.report import write_report
     from reglaj.pipelines.assemble import assemble, save_model
     from reglaj.tasks.base import Evaluation
@@ -110,7 +109,8 @@ def _execute(
     started = time.perf_counter()
     assembled = assemble(plan, facts, task)
     learner, engine = assembled.learner, assembled.learner.engine
-    console.say(f"  {engine.device}, {engine.precision}, {engine.layout} rows ({engine.layout_reason}), {engine.threads} threads")
+    rows = f"{engine.layout} rows ({engine.layout_reason})"
+    console.say(f"  {engine.device}, {engine.precision}, {rows}, {engine.threads} threads")
     supervision, cut = _supervise(assembled, data, console)
     fitted = fit(learner, supervision, plan.train, path / "metrics.jsonl", console)
     with new_folder(path / "model") as folder:
@@ -229,7 +229,5 @@ def _mark_failed(path: Path, error: BaseException) -> None:
     """Say in the manifest why the run ended; the same command starts it again."""
     manifest = read_manifest(path)
     reason = str(error) if isinstance(error, ReglajError) else type(error).__name__
-    try:
+    with contextlib.suppress(OSError):  # the error on its way up says more than that the disk is full
         write_manifest(path, manifest | {"status": "failed", "reason": reason})
-    except OSError:
-        pass  # the error on its way up says more than that the disk is full

@@ -19,9 +19,9 @@ from reglaj.evaluation.config import EvaluateConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reglaj.models.encoding import TokenRows
     from reglaj.data.examples import Examples, PreparedData
     from reglaj.evaluation.report import ReportPlan
+    from reglaj.models.encoding import TokenRows
     from reglaj.models.heads import ScoreHead
     from reglaj.models.inspect import ModelFacts
     from reglaj.objectives.base import Objective
@@ -193,5 +193,7 @@ class Task(ABC):
         """How report.html and the model card tell the result."""
 
     @abstractmethod
-    def predict(self, learner: Learner, tokenizer: Any, texts: list[str], max_tokens: int, console: Console) -> list[dict[str, Any]]:
+    def predict(
+        self, learner: Learner, tokenizer: Any, texts: list[str], max_tokens: int, console: Console
+    ) -> list[dict[str, Any]]:
         """One answer per text, in order: `input` with `prediction`, or with the `error` that refused it."""

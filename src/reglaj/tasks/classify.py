@@ -32,6 +32,8 @@ WORST_MISTAKES = 25
 
 @TASKS.register("classify")
 class Classify(Task):
+    """labels: sorted names; a class is a number into them. C of them."""
+
     name: ClassVar[str] = "classify"
     summary: ClassVar[str] = "one label out of a fixed set for each text"
     roles: ClassVar[ColumnRoles] = ColumnRoles(inputs=("text",), target="label")
@@ -142,7 +144,9 @@ class Classify(Task):
         texts = batch.tokens.input_ids.split(batch.tokens.lengths)
         return [
             LabelledBatch(
-                tokens=TokenBatch(input_ids=text, lengths=(len(text),)), labels=batch.labels[i : i + 1], ids=(batch.ids[i],)
+                tokens=TokenBatch(input_ids=text, lengths=(len(text),)),
+                labels=batch.labels[i : i + 1],
+                ids=(batch.ids[i],),
             )
             for i, text in enumerate(texts)
         ]
@@ -213,7 +217,7 @@ class Classify(Task):
             seed=derive_seed(evaluation.seed, "baselines"),
             console=console,
         )
-        settings = {
+        settings: dict[str, Any] = {
             "confidence": evaluation.config.confidence,
             "samples": evaluation.config.bootstrap_samples,
             "seed": derive_seed(evaluation.seed, "bootstrap"),
@@ -286,7 +290,8 @@ class Classify(Task):
 
         answered = [i for i, text in enumerate(texts) if isinstance(text, str) and text.strip()]
         answers: list[dict[str, Any]] = [
-            {"input": text, "error": "empty text" if isinstance(text, str) or text is None else "not a text"} for text in texts
+            {"input": text, "error": "empty text" if isinstance(text, str) or text is None else "not a text"}
+            for text in texts
         ]
         if not answered:
             return answers
@@ -307,4 +312,3 @@ def softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:
     shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
     exponent = np.exp(shifted)
     return np.asarray(exponent / exponent.sum(axis=1, keepdims=True))
-

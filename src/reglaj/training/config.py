@@ -42,7 +42,7 @@ class TrainConfig(Config):
     max_grad_norm: float | None = Field(1.0, gt=0)
     """Global gradient norm above which gradients are scaled down; null turns it off."""
     max_tokens: int | None = Field(None, ge=4)
-    """Longest example in tokens; longer texts are cut at the end and counted. By default what the model allows, at most 512."""
+    """Longest example in tokens; longer texts are cut at the end and counted. By default what the model can, to 512."""
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     """Weight of each label in the loss: `balanced` is inverse frequency; a mapping names labels, others weigh 1."""
     early_stopping: EarlyStoppingConfig | None = EarlyStoppingConfig()

@@ -33,9 +33,15 @@ def derive_training(
         why = f"at most {LARGEST_BATCH}, and {ENOUGH_STEPS} steps or more from {num_rows:,} rows in {epochs} epochs"
         derived["batch_size"] = (size, why)
     if config.learning_rate is None:
-        derived["learning_rate"] = (method.default_learning_rate(facts), f"{name} for {facts.parameters / 1e6:.0f} million parameters")
+        derived["learning_rate"] = (
+            method.default_learning_rate(facts),
+            f"{name} for {facts.parameters / 1e6:.0f} million parameters",
+        )
     if config.head_learning_rate is None:
         derived["head_learning_rate"] = (method.default_head_learning_rate(facts), name)
     if config.max_tokens is None:
-        derived["max_tokens"] = (min(facts.context, LONGEST_TEXT), f"what {facts.name} can read, at most {LONGEST_TEXT}")
+        derived["max_tokens"] = (
+            min(facts.context, LONGEST_TEXT),
+            f"what {facts.name} can read, at most {LONGEST_TEXT}",
+        )
     return derived

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -64,7 +65,8 @@ def choose_engine(config: TrainConfig, device: str, layout: Layout, layout_reaso
         precision="bfloat16" if precision == "bfloat16" else "float32",
         layout=layout,
         layout_reason=layout_reason,
-        micro_batch_tokens=config.micro_batch_tokens or (CUDA_MICRO_BATCH_TOKENS if on_cuda else CPU_MICRO_BATCH_TOKENS),
+        micro_batch_tokens=config.micro_batch_tokens
+        or (CUDA_MICRO_BATCH_TOKENS if on_cuda else CPU_MICRO_BATCH_TOKENS),
         threads=torch.get_num_threads(),
         hardware=torch.cuda.get_device_name() if on_cuda else _processor(),
     )
@@ -72,7 +74,7 @@ def choose_engine(config: TrainConfig, device: str, layout: Layout, layout_reaso
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             for line in file:
                 if line.startswith("model name"):
                     return line.partition(":")[2].strip()

@@ -43,7 +43,9 @@ class Learner:
             hidden = hidden_states(self.backbone, tokens, self.engine.layout, self.facts.position_offset)
         return self.head(hidden, tokens.lengths)
 
-    def parameter_groups(self, learning_rate: float, head_rate: float) -> list[tuple[list[tuple[str, nn.Parameter]], float]]:
+    def parameter_groups(
+        self, learning_rate: float, head_rate: float
+    ) -> list[tuple[list[tuple[str, nn.Parameter]], float]]:
         """What moves, with its peak learning rate: the method's groups, then the head."""
         groups = [(named, learning_rate) for named in self.handle.parameters().values()]
         return [*groups, (list(self.head.named_parameters()), head_rate)]
@@ -74,7 +76,9 @@ class Learner:
         finally:
             self.train(was_training)
 
-    def scores(self, rows: TokenRows, console: Console = SILENT, description: str = "evaluating") -> NDArray[np.float32]:
+    def scores(
+        self, rows: TokenRows, console: Console = SILENT, description: str = "evaluating"
+    ) -> NDArray[np.float32]:
         """Scores of every row, in the order of the rows: (rows, C) float32. Runs sorted by length."""
         return self._map(rows, self.outputs, console, description)
 

@@ -31,14 +31,16 @@ def build_optimizer(
             parameters = [p for _, p in named if (p.ndim >= 2) == is_matrix]
             if parameters:
                 decay = weight_decay if is_matrix else 0.0
-                settings.append({"params": parameters, "lr": learning_rate, "weight_decay": decay, "peak": learning_rate})
+                settings.append(
+                    {"params": parameters, "lr": learning_rate, "weight_decay": decay, "peak": learning_rate}
+                )
     return torch.optim.AdamW(settings, betas=BETAS, eps=EPSILON, fused=True)
 
 
 def schedule_factor(step: int, total: int, config: TrainConfig) -> float:
     """Share of the peak learning rate at a step, counted from 1 to `total`.
 
-    Linear warm-up over `warmup_ratio` of all steps, then the schedule's decay, which would reach zero just after the last step.
+    Linear warm-up over `warmup_ratio` of all steps, then the decay, which would reach zero just after the last step.
     """
     warmup = math.ceil(config.warmup_ratio * total)
     if step <= warmup:

@@ -39,6 +39,8 @@ class NonFiniteError(GateRefused):
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
+    """Loss in nats, and the gradient's norm before clipping."""
+
     loss: float
     grad_norm: float
 
@@ -80,7 +82,9 @@ class Step(Generic[B]):
             self.optimizer.zero_grad(set_to_none=True)
             raise self._non_finite(number, loss_value, micro_batches)
         if self.max_grad_norm is not None and norm_value > self.max_grad_norm:
-            torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], self.max_grad_norm / norm_value)
+            torch._foreach_mul_(
+                [p.grad for p in self.parameters if p.grad is not None], self.max_grad_norm / norm_value
+            )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return StepResult(loss=loss_value, grad_norm=norm_value)
@@ -131,7 +135,7 @@ class Step(Generic[B]):
                     if guilty
                     else f"no single row of the step shows it alone; its rows are {listing(names, 8)}"
                 ),
-                remedy="look at those rows, lower train.learning_rate, or check the base weights; nothing of this step was applied or saved",
+                remedy="look at those rows, lower train.learning_rate, or check the base; the step was not applied",
             )
         )
 
