@@ -15,6 +15,7 @@ import numpy as np
 
 from reglaj.core.seeding import derive_seed
 
+
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
     """The steps of a training. lengths: tokens of each row."""

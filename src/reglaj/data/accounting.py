@@ -1,0 +1,197 @@
+"""Which bucket each record ends in, once all are known: filtered, duplicate, contradictory, rare, or one of the parts.
+
+Legend: N records, M records that are still undecided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from reglaj.core.errors import UserError, listing, nearest, user_error
+from reglaj.data.config import DataConfig
+from reglaj.data.folding import group_numbers
+from reglaj.data.ledger import BUCKETS, CODE, REASONS, UNDECIDED, Columns
+from reglaj.data.splits.base import PARTS, Split, SplitRows, check_parts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass
+class Accounts:
+    """The final ledger.
+
+    bucket: (N,) codes into `BUCKETS`. twin: (N,) the record that a duplicate or contradictory one is compared
+    with, else -1. label_texts: distinct folded texts of each label, by its index, before rare labels were dropped.
+    """
+
+    bucket: NDArray[np.int8]
+    twin: NDArray[np.int64]
+    label_texts: NDArray[np.int64]
+    num_contradictory_texts: int = 0
+    num_folded_texts: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def counts(self) -> dict[str, int]:
+        """Records of each bucket, in the order of `BUCKETS`."""
+        import numpy as np
+
+        found = np.bincount(self.bucket, minlength=len(BUCKETS)).tolist()
+        return dict(zip(BUCKETS, found, strict=True))
+
+
+def account(columns: Columns, config: DataConfig, split: Split, *, has_labels: bool) -> Accounts:
+    """Decide every record. Raises `UserError` when too little is left to train and test on.
+
+    The order matters and is: filtered, contradictory and duplicate, rare label, split. A label that is left out
+    contradicts nothing; a duplicate does not make its label less rare.
+    """
+    import numpy as np
+
+    accounts = Accounts(
+        bucket=columns.bucket.copy(),
+        twin=np.full(len(columns), -1, dtype=np.int64),
+        label_texts=np.zeros(len(columns.label_names), dtype=np.int64),
+    )
+    _filter(columns, accounts, config.exclude_labels)
+    _compare(columns, accounts, keep_contradictions=config.contradictory_labels == "keep")
+    needs_labels = has_labels and split.needs_labels
+    if not (accounts.bucket == UNDECIDED).any():
+        raise _nothing_left(accounts)
+    if needs_labels:
+        _refuse_one_class(columns, accounts)
+        _drop_rare(columns, accounts, config.min_label_rows)
+    _share_out(columns, accounts, config, split, needs_labels=needs_labels)
+    counts = accounts.counts()
+    assert sum(counts.values()) == len(columns), "every record is in exactly one bucket"
+    return accounts
+
+
+def _filter(columns: Columns, accounts: Accounts, excluded: tuple[str, ...]) -> None:
+    import numpy as np
+
+    index = {name: code for code, name in enumerate(columns.label_names)}
+    for name in excluded:
+        if name not in index:
+            guess = nearest(name, index)
+            hint = f" (did you mean {guess!r}?)" if guess else ""
+            accounts.notes.append(f"data.exclude_labels names {name!r}, which no record has{hint}")
+    codes = [index[name] for name in excluded if name in index]
+    accounts.bucket[(accounts.bucket == UNDECIDED) & np.isin(columns.label, codes)] = CODE["filtered"]
+
+
+def _compare(columns: Columns, accounts: Accounts, *, keep_contradictions: bool) -> None:
+    """Exact duplicates and contradictions among the undecided records, found by sorting their hashes."""
+    import numpy as np
+
+    open_places = np.flatnonzero(accounts.bucket == UNDECIDED)
+    if not len(open_places):
+        return
+    groups, labels = group_numbers(columns.exact[open_places]), columns.label[open_places]
+    order = np.lexsort((labels, groups))  # stable: within equal text and label the first record comes first
+    places, groups, labels = open_places[order], groups[order], labels[order]
+    starts_group = np.ones(len(places), dtype=bool)
+    starts_group[1:] = groups[1:] != groups[:-1]
+    starts_pair = starts_group.copy()
+    starts_pair[1:] |= labels[1:] != labels[:-1]
+    pair = np.cumsum(starts_pair) - 1
+    first_of_pair = places[starts_pair]
+    pairs_in_group = np.bincount(groups[starts_pair])
+    first_pair_of_group = pair[starts_group]
+    is_contradictory = pairs_in_group[groups] > 1
+    accounts.num_contradictory_texts = int((pairs_in_group > 1).sum())
+    if not keep_contradictions:
+        # The witness against a record is the first one with another label.
+        home = first_pair_of_group[groups]
+        other = np.where(pair == home, home + 1, home)[is_contradictory]
+        accounts.bucket[places[is_contradictory]] = CODE["contradictory_label"]
+        accounts.twin[places[is_contradictory]] = first_of_pair[other]
+    is_duplicate = ~starts_pair if keep_contradictions else ~starts_pair & ~is_contradictory
+    accounts.bucket[places[is_duplicate]] = CODE["exact_duplicate"]
+    accounts.twin[places[is_duplicate]] = first_of_pair[pair[is_duplicate]]
+
+
+def _drop_rare(columns: Columns, accounts: Accounts, min_rows: int) -> None:
+    """Labels with fewer distinct texts than parts need; texts that are equal after folding count once."""
+    import numpy as np
+
+    places = np.flatnonzero(accounts.bucket == UNDECIDED)
+    groups, labels = group_numbers(columns.folded[places]), columns.label[places]
+    pairs = np.unique(labels * (groups.max() + 1) + groups)
+    accounts.label_texts = np.bincount(pairs // (groups.max() + 1), minlength=len(columns.label_names))
+    is_rare = accounts.label_texts[labels] < min_rows
+    accounts.bucket[places[is_rare]] = CODE["rare_label"]
+    num_labels = len(np.unique(labels[~is_rare]))
+    if num_labels < 2:
+        sizes = accounts.label_texts
+        most = ", ".join(f"{columns.label_names[i]!r} {sizes[i]:,}" for i in _largest(sizes))
+        raise user_error(
+            f"{num_labels} of {len(np.unique(labels)):,} labels have enough distinct texts",
+            allowed=f"at least 2 labels with {min_rows} distinct texts each (data.min_label_rows)",
+            why=f"every label has to be in train, validation and test; the largest are {most}",
+            remedy="add data, or check that the label column is the right one",
+            where="data",
+        )
+
+
+def _largest(sizes: NDArray[np.int64]) -> list[int]:
+    import numpy as np
+
+    chosen: list[int] = np.argsort(-sizes, kind="stable")[:3].tolist()
+    return chosen
+
+
+def _share_out(columns: Columns, accounts: Accounts, config: DataConfig, split: Split, *, needs_labels: bool) -> None:
+    import numpy as np
+
+    places = np.flatnonzero(accounts.bucket == UNDECIDED)
+    hashes = columns.folded[places]
+    groups = group_numbers(hashes)
+    accounts.num_folded_texts = int(groups.max() + 1)
+    labels = columns.label[places] if needs_labels else np.zeros(len(places), dtype=np.int64)
+    names = columns.label_names if needs_labels else [""]
+    rows = SplitRows(hashes=hashes, groups=groups, labels=labels, label_names=names)
+    parts = split.assign(rows, config.split)
+    accounts.bucket[places] = np.where(parts < 0, CODE["rare_label"], parts)
+    check_parts({part: int((parts == code).sum()) for code, part in enumerate(PARTS)}, config.split)
+    if needs_labels and len(np.unique(labels[parts >= 0])) < 2:
+        raise user_error(
+            "fewer than 2 labels can be in all three parts",
+            allowed="at least 2 labels with texts of their own",
+            why="the labels share their texts, and equal texts stay in one part",
+            remedy="look at rows with equal text and different labels, or add data",
+            where="data",
+        )
+
+
+def _refuse_one_class(columns: Columns, accounts: Accounts) -> None:
+    import numpy as np
+
+    labels = np.unique(columns.label[accounts.bucket == UNDECIDED])
+    if len(labels) == 1:
+        count = int((accounts.bucket == UNDECIDED).sum())
+        raise user_error(
+            f"all {count:,} usable records have the label {columns.label_names[labels[0]]!r}",
+            allowed="at least 2 different labels",
+            why="with one class there is nothing to tell apart; " + _dropped(accounts),
+            remedy="check that the label column is the right one, or add records of other labels",
+            where="data.sources",
+        )
+
+
+def _nothing_left(accounts: Accounts) -> UserError:
+    return user_error(
+        f"none of the {len(accounts.bucket):,} records can be used",
+        allowed="records with a text and a label",
+        why=_dropped(accounts),
+        remedy="check that the columns are the right ones (data.sources.columns), and the file's kind",
+        where="data.sources",
+    )
+
+
+def _dropped(accounts: Accounts) -> str:
+    counts = {name: int((accounts.bucket == CODE[name]).sum()) for name in REASONS}
+    found = listing(f"{count:,} {name}" for name, count in counts.items() if count)
+    return f"dropped: {found}"

@@ -1,0 +1,67 @@
+"""The contract of a split: rows in, one part per row out.
+
+Legend: N rows that may be used, G groups of rows that are equal after folding.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from reglaj.core.errors import UserError, listing, user_error
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from reglaj.data.config import SplitConfig
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRows:
+    """What a split may know of the rows: no texts, no positions that matter.
+
+    hashes: (N, 2) uint64 of the folded texts; rows that share one must share a part.
+    groups: (N,) number of that hash, 0 to G - 1, in the order of the hashes. labels: (N,) index into
+    label_names, which are sorted. So equal contents give equal numbers in whatever order they came.
+    """
+
+    hashes: NDArray[np.uint64]
+    groups: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    label_names: list[str]
+
+
+class Split(ABC):
+    """One kind of split. needs_labels: whether every label has to be in every part."""
+
+    needs_labels: ClassVar[bool]
+
+    @abstractmethod
+    def assign(self, rows: SplitRows, config: SplitConfig) -> NDArray[np.int8]:
+        """(N,) index into `PARTS`, or -1 for rows of a label that cannot be in every part.
+
+        Depends on seed, shares and the contents of the rows, never on their order.
+        """
+
+
+def check_parts(sizes: dict[str, int], config: SplitConfig) -> None:
+    """Raise `UserError` when a part has no rows."""
+    empty = [part for part in PARTS if not sizes[part]]
+    if empty:
+        raise _empty_part(empty, sizes, config)
+
+
+def _empty_part(empty: list[str], sizes: dict[str, int], config: SplitConfig) -> UserError:
+    total = sum(sizes.values())
+    shares = ", ".join(f"{part} {getattr(config, part):g}" for part in PARTS)
+    return user_error(
+        f"{listing(empty)} would have no rows",
+        allowed="at least one distinct text in each part",
+        why=f"{total:,} usable rows are shared out as {shares}",
+        remedy="add data, or give that part a larger share",
+        where="data.split",
+    )

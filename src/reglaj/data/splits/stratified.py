@@ -1,0 +1,180 @@
+"""Each label is shared out alike: every part has every label, in the shares asked for.
+
+Rows that are equal after folding move as one. Each label's quota in validation and test is rounded up or down so
+that the parts as a whole hit their shares, and is at least one distinct text. Which texts go where is decided by
+their folded hash and the seed alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar
+
+from reglaj.core.seeding import derive_seed
+from reglaj.data.splits import SPLITS
+from reglaj.data.splits.base import Split, SplitRows
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from reglaj.data.config import SplitConfig
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+
+
+@SPLITS.register("stratified")
+class StratifiedSplit(Split):
+    """Three parts with the same mix of labels."""
+
+    needs_labels: ClassVar[bool] = True
+
+    def assign(self, rows: SplitRows, config: SplitConfig) -> NDArray[np.int8]:
+        """See `Split.assign`. A label is given up (-1) only where its texts are bound to those of other labels."""
+        import numpy as np
+
+        usable = np.ones(len(rows.labels), dtype=bool)
+        while True:
+            parts = _assign_usable(rows, usable, config)
+            lost = _uncovered_labels(rows.labels, parts, usable)
+            if not len(lost):
+                return parts
+            # One at a time: without this label's rows the others may well fit.
+            usable &= rows.labels != lost[0]
+
+
+def _assign_usable(rows: SplitRows, usable: NDArray[np.bool_], config: SplitConfig) -> NDArray[np.int8]:
+    """Parts of the usable rows, -1 for the others."""
+    import numpy as np
+
+    sizes = np.bincount(rows.groups[usable], minlength=int(rows.groups.max(initial=-1)) + 1)
+    owner, order = _owned_groups(rows, usable, config.seed)
+    part_of_group = np.full(len(sizes), -1, dtype=np.int8)
+    quotas = _Quotas(config)
+    bounds = np.searchsorted(owner[order], np.arange(len(rows.label_names) + 1))
+    for label in range(len(rows.label_names)):
+        groups = order[bounds[label] : bounds[label + 1]]
+        if len(groups):
+            counts = quotas.next(int(sizes[groups].sum()))
+            part_of_group[groups] = _deal(sizes[groups], counts)
+    _repair(rows, usable, part_of_group)
+    return np.where(usable, part_of_group[rows.groups], -1).astype(np.int8)
+
+
+def _owned_groups(rows: SplitRows, usable: NDArray[np.bool_], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(G,) the label that each group counts for, and the usable groups by that label, in seeded order.
+
+    A group of several labels (equal texts but for case, say) counts for its rarest one, which needs it most.
+    """
+    import numpy as np
+
+    num_groups = int(rows.groups.max(initial=-1)) + 1
+    frequency = np.bincount(rows.labels[usable], minlength=len(rows.label_names))
+    places = np.flatnonzero(usable)
+    labels = rows.labels[places]
+    first = places[np.lexsort((labels, frequency[labels], rows.groups[places]))]
+    groups, where = np.unique(rows.groups[first], return_index=True)
+    owner = np.full(num_groups, len(rows.label_names), dtype=np.int64)
+    owner[groups] = rows.labels[first[where]]
+    hashes = np.zeros((num_groups, 2), dtype=np.uint64)
+    hashes[rows.groups] = rows.hashes
+    keys = _mix(hashes[groups, 0] ^ np.uint64(derive_seed(seed, "split")))
+    return owner, groups[np.lexsort((hashes[groups, 0], hashes[groups, 1], keys, owner[groups]))]
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's finaliser (Steele et al. 2014): every bit of the input moves every bit of the order."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+class _Quotas:
+    """Rows of validation and test, label by label; what rounding takes from one label the next ones give back."""
+
+    def __init__(self, config: SplitConfig) -> None:
+        self._shares = {VALIDATION: config.validation, TEST: config.test}
+        self._carry = {VALIDATION: 0.0, TEST: 0.0}
+
+    def next(self, num_rows: int) -> dict[int, int]:
+        """Rows of the next label for each part but train: its quota rounded up or down, at least 1."""
+        counts = {}
+        for part, share in self._shares.items():
+            quota = num_rows * share
+            wanted = math.floor(quota + self._carry[part] + 0.5)
+            counts[part] = max(1, min(math.ceil(quota), max(math.floor(quota), wanted)))
+            # What a tiny label gets beyond its quota is not taken from the others: their shares matter more.
+            self._carry[part] += quota - (counts[part] if quota >= 1 else quota)
+        return counts
+
+
+def _deal(sizes: NDArray[np.int64], counts: dict[int, int]) -> NDArray[np.int8]:
+    """Parts of a label's groups, given in seeded order: each part takes what still fits, train the rest."""
+    import numpy as np
+
+    parts = np.zeros(len(sizes), dtype=np.int8)
+    left = dict(counts)
+    for place, size in enumerate(sizes.tolist()):
+        for part in (TEST, VALIDATION):
+            if left[part] >= size:
+                parts[place] = part
+                left[part] -= size
+                break
+        if not any(left.values()):
+            break
+    # Large groups and small quotas can leave a part without any: it gets the smallest group of the fullest part.
+    for part in (TEST, VALIDATION, TRAIN):
+        if not (parts == part).any() and len(parts) > 1:
+            spare = np.flatnonzero(parts == np.bincount(parts, minlength=3).argmax())
+            if len(spare) > 1:
+                parts[spare[np.argmin(sizes[spare])]] = part
+    return parts
+
+
+def _label_parts(labels: NDArray[np.int64], parts: NDArray[np.int8], num_labels: int) -> NDArray[np.int64]:
+    """(labels, 3) how often each label is in each part."""
+    import numpy as np
+
+    return np.bincount(labels * 3 + parts, minlength=num_labels * 3).reshape(num_labels, 3)
+
+
+def _repair(rows: SplitRows, usable: NDArray[np.bool_], part_of_group: NDArray[np.int8]) -> None:
+    """Give each label that misses a part one of its groups there, where that costs no other label its last one.
+
+    Only groups of several labels can bring this about, so it is rare.
+    """
+    import numpy as np
+
+    labels, groups = rows.labels[usable], rows.groups[usable]
+    num_labels, num_groups = len(rows.label_names), len(part_of_group)
+    counts = _label_parts(labels, part_of_group[groups], num_labels)
+    missing = np.argwhere((counts == 0) & (counts.sum(axis=1) > 0)[:, None]).tolist()
+    if not missing:
+        return
+    pairs = np.unique(labels * num_groups + groups)
+    pair_labels, pair_groups = pairs // num_groups, pairs % num_groups
+    counts = _label_parts(pair_labels, part_of_group[pair_groups], num_labels)
+    for label, part in missing:
+        for group in pair_groups[pair_labels == label].tolist():
+            sharing = pair_labels[pair_groups == group]
+            old = part_of_group[group]
+            if old != part and (counts[sharing, old] > 1).all():
+                counts[sharing, old] -= 1
+                counts[sharing, part] += 1
+                part_of_group[group] = part
+                break
+
+
+def _uncovered_labels(
+    labels: NDArray[np.int64], parts: NDArray[np.int8], usable: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Labels that are missing in a part, rarest first."""
+    import numpy as np
+
+    counts = _label_parts(labels[usable], parts[usable], int(labels.max(initial=-1)) + 1)
+    totals = counts.sum(axis=1)
+    lost = np.flatnonzero((totals > 0) & (counts == 0).any(axis=1))
+    return lost[np.argsort(totals[lost], kind="stable")]
