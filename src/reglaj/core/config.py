@@ -21,7 +21,9 @@ from reglaj.core.errors import Problem, UserError, listing, nearest, user_error
 class Config(BaseModel):
     """A frozen section of a recipe. Unknown keys are refused; booleans are not numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", coerce_numbers_to_str=True, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -45,7 +47,7 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2 core schema, with duplicate keys refused."""
 
     yaml_implicit_resolvers = {
-        first: [(tag, regexp) for tag, regexp in entries if not tag.endswith((":bool", ":float", ":timestamp"))]
+        first: [(tag, regexp) for tag, regexp in entries if not tag.endswith((":bool", ":int", ":float", ":timestamp"))]
         for first, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -60,6 +62,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+# Integers first: what is one would also pass for a float.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$|^0o[0-7]+$|^0x[0-9a-fA-F]+$"), list("-+0123456789")
+)
+_Loader.add_constructor(
+    "tag:yaml.org,2002:int", lambda _, node: int(node.value, 0 if node.value[:2] in ("0o", "0x") else 10)
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )

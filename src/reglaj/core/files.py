@@ -46,8 +46,9 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     An older folder under `path` is replaced only at the very end.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     with disk_faults(path):
+        _sweep_abandoned(path)
         temporary.mkdir(parents=True)
         try:
             yield temporary
@@ -93,6 +94,24 @@ def canonical_hash(value: Any) -> str:
     """Hex SHA-256 of a JSON value, independent of key order."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sweep_abandoned(path: Path) -> None:
+    """Remove what a killed process left of this folder: it may hold personal data. Living processes keep theirs."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        process = left.name.removeprefix(f".{path.name}.").partition(".")[0]
+        if process.isdigit() and not _is_alive(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _fsync_file(path: Path) -> None:
