@@ -1,0 +1,258 @@
+"""Figures for a classifier, each with its interval, and paired differences between two classifiers.
+
+Which interval:
+- accuracy, precision, recall: proportions, so Wilson's;
+- F1 of one class: 2J / (1 + J) of the proportion J = TP / (TP + FP + FN), so Wilson's for J, mapped (a bootstrap
+  of a class with three rows, all right, would claim certainty);
+- macro-F1, log loss, expected calibration error, and all differences: bootstrap over rows.
+
+N rows, C classes, S bootstrap samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from reglaj.evaluation.intervals import (
+    Difference,
+    Interval,
+    Statistic,
+    bootstrap,
+    paired_difference,
+    percentile_interval,
+    point,
+    proportion,
+    reflected_interval,
+    wilson,
+)
+from reglaj.evaluation.types import FloatArray, IntArray
+
+SMALLEST_PROBABILITY = 1e-7
+"""Probabilities are raised to this before the logarithm, so that a certain mistake costs 16.1 nats and not infinity
+(which JSON has no word for). It is about the rounding of float32 near 1: a probability below it is noise."""
+
+CALIBRATION_BINS = 15
+"""Equal-width bins of confidence, as in Guo et al. 2017, section 2."""
+
+HEADLINE = ("accuracy", "macro_f1", "log_loss")
+"""The figures that two models are compared on."""
+
+
+def point_metrics(truth: IntArray, probabilities: FloatArray) -> dict[str, float]:
+    """Accuracy, macro-F1 and log loss (nats a row) without intervals; for validation during training."""
+    truth, probabilities = _checked(truth, probabilities)
+    predicted = probabilities.argmax(axis=1)
+    values = point(_macro_f1(truth, predicted, probabilities.shape[1]), len(truth))
+    return {
+        "accuracy": float((predicted == truth).mean()),
+        "macro_f1": float(values[0]),
+        "log_loss": float(row_log_losses(truth, probabilities).mean()),
+    }
+
+
+def classification_scores(
+    labels: Sequence[str],
+    truth: IntArray,
+    probabilities: FloatArray,
+    *,
+    confidence: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Every figure of a classifier on one set of rows, as JSON values.
+
+    truth: (N,) class numbers. probabilities: (N, C), rows summing to one. Macro-F1 is the mean over the classes that
+    occur in truth or prediction (scikit-learn's convention; in a test split every class occurs). Returns `accuracy,
+    macro_f1, log_loss, expected_calibration_error` as `{value, low, high}`, `per_class`, `confusion_matrix` (rows are
+    the truth, columns the prediction) and `calibration_curve` (bins without rows are left out).
+    """
+    truth, probabilities = _checked(truth, probabilities, labels)
+    predicted = probabilities.argmax(axis=1)
+    statistics = {
+        "macro_f1": _macro_f1(truth, predicted, len(labels)),
+        "log_loss": _mean(row_log_losses(truth, probabilities)),
+        "expected_calibration_error": _calibration_error(truth, probabilities),
+    }
+    statistic = _together(list(statistics.values()))
+    values = point(statistic, len(truth))
+    draws = bootstrap(statistic, len(truth), samples=samples, seed=seed)
+    scores: dict[str, Any] = {"accuracy": proportion(int((predicted == truth).sum()), len(truth), confidence)}
+    for column, name in enumerate(statistics):
+        make = reflected_interval if name == "expected_calibration_error" else percentile_interval
+        scores[name] = make(float(values[column]), draws[:, column], confidence)
+    matrix = confusion_matrix(truth, predicted, len(labels))
+    scores["per_class"] = per_class_scores(labels, matrix, confidence)
+    scores["confusion_matrix"] = matrix.tolist()
+    scores["calibration_curve"] = calibration_curve(truth, probabilities, confidence)
+    return scores
+
+
+def classification_differences(
+    labels: Sequence[str],
+    truth: IntArray,
+    model_probabilities: FloatArray,
+    baseline_probabilities: FloatArray,
+    *,
+    confidence: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Difference]:
+    """Model minus baseline on the same rows, for `accuracy, macro_f1, log_loss`: `{value, low, high, p}`.
+
+    Paired bootstrap: each sample draws rows once and scores both on them.
+    """
+    truth, model = _checked(truth, model_probabilities, labels)
+    _, baseline = _checked(truth, baseline_probabilities, labels)
+    ours, theirs = _headline_statistic(truth, model), _headline_statistic(truth, baseline)
+
+    def difference(weights: FloatArray) -> FloatArray:
+        return ours(weights) - theirs(weights)
+
+    values = point(difference, len(truth))
+    draws = bootstrap(difference, len(truth), samples=samples, seed=seed)
+    return {
+        name: paired_difference(float(values[column]), draws[:, column], confidence)
+        for column, name in enumerate(HEADLINE)
+    }
+
+
+def row_log_losses(truth: IntArray, probabilities: FloatArray) -> FloatArray:
+    """(N,) nats: minus the logarithm of the probability of the true class, which is at least `SMALLEST_PROBABILITY`."""
+    chosen = probabilities[np.arange(len(truth)), truth]
+    return np.asarray(-np.log(np.clip(chosen, SMALLEST_PROBABILITY, 1.0)))
+
+
+def confusion_matrix(truth: IntArray, predicted: IntArray, num_classes: int) -> IntArray:
+    """(C, C) counts; rows are the truth, columns the prediction."""
+    cells = np.bincount(truth * num_classes + predicted, minlength=num_classes * num_classes)
+    return cells.reshape(num_classes, num_classes)
+
+
+def per_class_scores(labels: Sequence[str], matrix: IntArray, confidence: float) -> dict[str, dict[str, Any]]:
+    """Precision, recall, F1 (each `{value, low, high}`) and support of each class of a confusion matrix (C, C)."""
+    right, support, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    return {
+        label: {
+            "precision": proportion(int(right[i]), int(predicted[i]), confidence),
+            "recall": proportion(int(right[i]), int(support[i]), confidence),
+            "f1": _f1_interval(int(right[i]), int(support[i] + predicted[i] - right[i]), confidence),
+            "support": int(support[i]),
+        }
+        for i, label in enumerate(labels)
+    }
+
+
+def calibration_curve(truth: IntArray, probabilities: FloatArray, confidence: float) -> list[dict[str, float]]:
+    """The reliability diagram of Guo et al. 2017, figure 1: a dict per bin of confidence that has rows.
+
+    `low, high` bound the bin; `confidence` is the mean probability of the predicted class in it, `accuracy` the share
+    that is right, with Wilson's interval in `accuracy_low, accuracy_high`.
+    """
+    bins, confidences, right = _binned(truth, probabilities)
+    rows = np.bincount(bins, minlength=CALIBRATION_BINS)
+    sure = np.bincount(bins, weights=confidences, minlength=CALIBRATION_BINS)
+    hits = np.bincount(bins, weights=right, minlength=CALIBRATION_BINS)
+    curve = []
+    for i in np.flatnonzero(rows):
+        low, high = wilson(float(hits[i]), float(rows[i]), confidence)
+        curve.append(
+            {
+                "low": float(i / CALIBRATION_BINS),
+                "high": float((i + 1) / CALIBRATION_BINS),
+                "rows": int(rows[i]),
+                "confidence": float(sure[i] / rows[i]),
+                "accuracy": float(hits[i] / rows[i]),
+                "accuracy_low": low,
+                "accuracy_high": high,
+            }
+        )
+    return curve
+
+
+def _f1_interval(right: int, touched: int, confidence: float) -> Interval:
+    """F1 from the rows of a class that are right, among those that are of it or were called it."""
+    jaccard = proportion(right, touched, confidence)
+    return {
+        "value": 2 * jaccard["value"] / (1 + jaccard["value"]),
+        "low": 2 * jaccard["low"] / (1 + jaccard["low"]),
+        "high": 2 * jaccard["high"] / (1 + jaccard["high"]),
+    }
+
+
+def _headline_statistic(truth: IntArray, probabilities: FloatArray) -> Statistic:
+    """(S, N) weights to (S, 3): accuracy, macro-F1, log loss."""
+    predicted = probabilities.argmax(axis=1)
+    return _together(
+        [
+            _mean((predicted == truth).astype(np.float64)),
+            _macro_f1(truth, predicted, probabilities.shape[1]),
+            _mean(row_log_losses(truth, probabilities)),
+        ]
+    )
+
+
+def _together(statistics: list[Statistic]) -> Statistic:
+    return lambda weights: np.concatenate([statistic(weights) for statistic in statistics], axis=1)
+
+
+def _mean(values: FloatArray) -> Statistic:
+    """Weighted mean of a figure per row (N,)."""
+    return lambda weights: (weights @ values / weights.sum(axis=1))[:, None]
+
+
+def _macro_f1(truth: IntArray, predicted: IntArray, num_classes: int) -> Statistic:
+    """Mean F1 over the classes that occur in truth or prediction of a sample."""
+    ones = np.ones(len(truth), np.float32)
+    occurrences = _indicator(truth, ones, num_classes) + _indicator(predicted, ones, num_classes)
+    hits = _indicator(truth, (truth == predicted).astype(np.float32), num_classes)
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        touched = weights @ occurrences  # (S, C): 2 TP + FP + FN
+        f1 = np.divide(2 * (weights @ hits), touched, out=np.zeros_like(touched), where=touched > 0)
+        return np.asarray(f1.sum(axis=1) / (touched > 0).sum(axis=1))[:, None]
+
+    return statistic
+
+
+def _calibration_error(truth: IntArray, probabilities: FloatArray) -> Statistic:
+    """Expected calibration error (Guo et al. 2017, eq. 3): mean over rows of |accuracy - confidence| of their bin."""
+    bins, confidences, right = _binned(truth, probabilities)
+    gaps = _indicator(bins, (right - confidences).astype(np.float32), CALIBRATION_BINS)
+    return lambda weights: (np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1))[:, None]
+
+
+def _binned(truth: IntArray, probabilities: FloatArray) -> tuple[IntArray, FloatArray, FloatArray]:
+    """(N,) bin number, confidence, and 1 where the prediction is right."""
+    confidences = probabilities.max(axis=1)
+    # Bins are closed above, ((m-1)/M, m/M], as in the paper.
+    bins = np.clip(np.ceil(confidences * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
+    return bins, confidences, (probabilities.argmax(axis=1) == truth).astype(np.float64)
+
+
+def _indicator(columns: IntArray, values: FloatArray, num_columns: int) -> Any:
+    """Sparse (N, num_columns) with one value a row: `weights @ it` sums the values of each column's rows."""
+    from scipy import sparse
+
+    rows = np.arange(len(columns))
+    return sparse.csr_matrix((values, (rows, columns)), shape=(len(columns), num_columns))
+
+
+def _checked(
+    truth: IntArray, probabilities: FloatArray, labels: Sequence[str] | None = None
+) -> tuple[IntArray, FloatArray]:
+    """The arrays as int64 and float64. Raises `ValueError` where shapes or numbers cannot be right."""
+    truth, probabilities = np.asarray(truth, np.int64), np.asarray(probabilities, np.float64)
+    if probabilities.ndim != 2 or truth.shape != probabilities.shape[:1]:
+        raise ValueError(f"truth {truth.shape} and probabilities {probabilities.shape} must be (N,) and (N, C)")
+    if labels is not None and len(labels) != probabilities.shape[1]:
+        raise ValueError(f"{len(labels)} labels, but {probabilities.shape[1]} columns of probabilities")
+    if not len(truth):
+        raise ValueError("no rows to score")
+    if not np.isfinite(probabilities).all():
+        raise ValueError(f"row {int(np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0])} is not finite")
+    if truth.min() < 0 or truth.max() >= probabilities.shape[1]:
+        raise ValueError(f"class numbers must lie in 0 to {probabilities.shape[1] - 1}")
+    return truth, probabilities
