@@ -28,12 +28,16 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _booleans_are_not_numbers(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            for key, field in cls.model_fields.items():
-                kinds = _kinds(field.annotation)
-                if isinstance(values.get(key), bool) and bool not in kinds and kinds & {int, float}:
-                    raise ValueError(f"{key} must be a number, not {str(values[key]).lower()}")
-        return values
+        """`epochs: true` would count as 1: as a text it is refused by the field itself, beside all other problems."""
+        if not isinstance(values, dict):
+            return values
+        return {key: str(value).lower() if cls._is_wrong(key, value) else value for key, value in values.items()}
+
+    @classmethod
+    def _is_wrong(cls, key: Any, value: Any) -> bool:
+        field = cls.model_fields.get(key) if isinstance(value, bool) else None
+        kinds = _kinds(field.annotation) if field else set()
+        return bool(kinds & {int, float}) and bool not in kinds
 
 
 def _kinds(annotation: Any) -> set[Any]:
