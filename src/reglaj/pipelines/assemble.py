@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reglaj.core.console import SILENT, Console
-from reglaj.core.errors import ReglajError, UserError, user_error
+from reglaj.core.errors import ReglajError, user_error
 from reglaj.core.files import write_json
 from reglaj.core.seeding import derive_seed, seed_everything
 from reglaj.methods import METHODS
@@ -36,23 +36,6 @@ class Assembled:
     def max_tokens(self) -> int:
         assert self.recipe.train.max_tokens is not None
         return self.recipe.train.max_tokens
-
-
-def check_model(recipe: Recipe, facts: ModelFacts) -> None:
-    """Raises `UserError` with everything that does not fit between task, method, context and model."""
-    method = METHODS.get(recipe.method.name)
-    problems = TASKS.get(recipe.task).check_model(facts) + method.check(recipe.method, facts)
-    max_tokens = recipe.train.max_tokens
-    if max_tokens is not None and max_tokens > facts.context:
-        problems += user_error(
-            f"{max_tokens}",
-            allowed=f"up to {facts.context}",
-            why=f"{facts.name} has no positions beyond that",
-            remedy="lower it, or choose a model with a longer context",
-            where="train.max_tokens",
-        ).problems
-    if problems:
-        raise UserError(*problems)
 
 
 def assemble(recipe: Recipe, facts: ModelFacts, task: Task) -> Assembled:

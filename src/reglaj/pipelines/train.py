@@ -17,6 +17,7 @@ from reglaj.core.files import canonical_hash, new_folder, write_text
 from reglaj.core.runs import begin_run, finish_run, read_manifest, software, write_manifest
 from reglaj.methods import METHODS
 from reglaj.models.inspect import ModelFacts, inspect_model
+from reglaj.pipelines.check import model_problems
 from reglaj.pipelines.data import read_data
 from reglaj.pipelines.recipe import Recipe, load_recipe
 from reglaj.tasks import TASKS
@@ -53,7 +54,9 @@ def train(
     """
     plan = load_recipe(recipe, keys or overrides)
     facts = inspect_model(plan.model, folder=plan.folder, console=console)
-    _check(plan, facts)
+    problems = model_problems(TASKS.get(plan.task), plan.method, plan.train, facts)
+    if problems:
+        raise UserError(*problems)
     data = read_data(plan, Path(runs), console)
     task = TASKS.get(plan.task).from_data(data)
     plan = _resolve(plan, facts, task, data, console)
@@ -69,12 +72,6 @@ def train(
     except BaseException as error:
         _mark_failed(path, error)
         raise
-
-
-def _check(plan: Recipe, facts: ModelFacts) -> None:
-    from reglaj.pipelines.assemble import check_model
-
-    check_model(plan, facts)
 
 
 def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, console: Console) -> Recipe:

@@ -1,0 +1,46 @@
+"""`reglaj check`: every problem of a recipe at once, and what its training would cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reglaj.cli import options
+from reglaj.cli.figures import bytes_text, duration, share
+from reglaj.cli.page import Page
+from reglaj.cli.verb import Answer
+
+
+def check(recipe: options.Recipe, overrides: options.Overrides = None, runs: options.Runs = options.RUNS) -> Answer:
+    """Find every problem that can be known before training, and predict memory and time."""
+    from reglaj.core.console import RichConsole
+    from reglaj.pipelines.check import check as check_recipe
+
+    found = check_recipe(recipe, overrides or [], runs=runs, console=RichConsole())
+    return Answer(found, lambda page: _read(page, found))
+
+
+def _read(page: Page, found: dict[str, Any]) -> None:
+    model, method, cost = found["model"], found["method"], found["forecast"]
+    trains = f"trains {method['trainable_parameters']:,} of them ({share(method['share'])}), and a new head"
+    rows = f"{'' if cost['rows_are_exact'] else 'about '}{cost['train_rows']:,} rows"
+    page.line(f"{found['recipe']}: no problems found")
+    page.line()
+    page.pairs(
+        [
+            ("task", found["task"]),
+            ("model", f"{model['name']} ({model['type']}, {model['parameters']:,} parameters)"),
+            ("method", f"{method['name']} {trains}"),
+            *(("source", _source(source)) for source in found["sources"]),
+            ("training", f"{rows}, {cost['epochs']} epochs at most, {cost['steps']:,} steps on the {cost['device']}"),
+            ("memory", f"roughly {bytes_text(cost['memory_bytes'])}"),
+            ("time", f"roughly {duration(cost['train_seconds'])} (not measured: {cost['assumes']})"),
+        ]
+    )
+    for note in found["notes"]:
+        page.line(f"note: {note}")
+
+
+def _source(source: dict[str, Any]) -> str:
+    amount = "all" if source["is_complete"] else "the first"
+    encoding = f", {source['encoding']}" if source["encoding"] else ""
+    return f"{source['path']} ({source['kind']}{encoding}; seen: {amount} {source['rows_seen']:,} rows)"

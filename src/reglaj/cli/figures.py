@@ -1,0 +1,119 @@
+"""Figures as a person reads them: intervals, shares, durations, and the table of a report."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reglaj.cli.page import Page
+
+_SHOWN_METRICS = 3
+"""Metrics a terminal has room for; the report has them all."""
+
+
+def bytes_text(count: float) -> str:
+    """`1.2 GB`."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def share(value: float) -> str:
+    """`0.5%` for 0.005."""
+    return f"{value * 100:.2g}%" if value < 0.1 else f"{value * 100:.0f}%"
+
+
+def interval(figure: Mapping[str, float]) -> str:
+    """`0.913 [0.894, 0.930]`."""
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def difference(figure: Mapping[str, float]) -> str:
+    """`+0.036 [+0.007, +0.066]`."""
+    return f"{figure['value']:+.3f} [{figure['low']:+.3f}, {figure['high']:+.3f}]"
+
+
+def read_report(page: Page, report: Mapping[str, Any]) -> None:
+    """The result of a run: the model against its baselines, where the rows went, and what to do next."""
+    page.line(f"{report['run']}: {report['task']} with {report['method']}")
+    page.line()
+    read_scores(page, report)
+    page.line()
+    page.pairs([*_rows(report), *_training(report), *_next_steps(report)])
+    for note in report.get("notes", []):
+        page.line(f"note: {note}")
+
+
+def read_scores(page: Page, report: Mapping[str, Any]) -> None:
+    """Model and baselines below each other; the paired difference on the first metric that was compared."""
+    metrics = [name for name, figure in report["test"].items() if _is_figure(figure)][:_SHOWN_METRICS]
+    baselines = report.get("baselines") or {}
+    paired = [m for m in metrics if any("difference" in scores.get(m, {}) for scores in baselines.values())]
+    compared = paired[0] if paired else None
+    columns = ["", *(_title(metric) for metric in metrics)]
+    if compared:
+        columns += [f"model minus it ({_title(compared)})", "p"]
+    rows = [["model", *(interval(report["test"][metric]) for metric in metrics), *([""] * (2 if compared else 0))]]
+    for name, scores in baselines.items():
+        row = [name, *(interval(scores[metric]) if metric in scores else "" for metric in metrics)]
+        if compared:
+            delta = scores.get(compared, {}).get("difference")
+            row += [difference(delta), f"{delta['p']:.3f}"] if delta else ["", ""]
+        rows.append(row)
+    page.table(columns, rows)
+    if "confidence" in report:
+        pairs = "; differences are paired, on the same test rows" if compared else ""
+        page.line(f"in brackets: {share(report['confidence'])} intervals{pairs}")
+
+
+def read_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where the rows of a prepared data set, or of a file that was scored, went."""
+    dropped = data.get("dropped", {})
+    gone = sum(dropped.values())
+    parts = ", ".join(f"{data[part]:,} {part}" for part in ("train", "validation", "test") if part in data)
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items(), key=lambda item: -item[1]))
+    return [
+        ("rows read", f"{data['read']:,}"),
+        ("in parts", parts),
+        ("dropped", f"{gone:,}" + (f": {reasons}" if gone else "")),
+    ]
+
+
+def _rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    data = report.get("data")
+    return read_rows(data) if data else []
+
+
+def _training(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    training, cost = report.get("training"), report.get("cost")
+    if not training or not cost:
+        return []
+    steps = f"{training['steps']:,} steps in {duration(cost['train_seconds'])}, best at step {training['best_step']:,}"
+    size = f"{cost['trainable_parameters']:,} trainable parameters, {bytes_text(cost['peak_memory_bytes'])} of memory"
+    return [("training", f"{steps}; {size}")]
+
+
+def _next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    run = Path(str(report["run"]))
+    # A later evaluation has figures of its own; the page beside the run shows those of its training.
+    pairs = [("report", str(run / "report.html"))] if "training" in report else []
+    return [*pairs, ("predict", f"reglaj predict {shlex.quote(str(run))} 'a text of yours'")]
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, Mapping) and {"value", "low", "high"} <= set(value)
+
+
+def _title(metric: str) -> str:
+    return metric.replace("_", " ").replace("macro f1", "macro-F1")
