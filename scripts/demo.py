@@ -14,6 +14,7 @@ from reglaj.cli.faults import report_fault
 from reglaj.cli.figures import read_report
 from reglaj.cli.page import Page
 from reglaj.core.console import RichConsole
+from reglaj.core.processors import share_processors
 
 ROOT = Path(__file__).resolve().parents[1]
 # Made up for this page; a test holds that none of them is in the data.
@@ -26,6 +27,7 @@ QUESTIONS = (
 
 def main() -> int:
     """Run the demo from the repository's root; the exit code."""
+    share_processors()
     os.chdir(ROOT)  # so that every path that is printed is short and can be copied
     page = Page()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reglaj.core.config import apply_override, parse_yaml
+from reglaj.core.config import apply_override, dump_yaml, parse_yaml
 from reglaj.core.errors import UserError, nearest
 from reglaj.pipelines.recipe import load_recipe
 
@@ -95,6 +95,13 @@ def test_labels_may_be_written_as_numbers():
     recipe = load_recipe({**GOOD, "train": {"class_weights": {0: 2.0}}}, ["data.exclude_labels=[3, no]"])
     assert recipe.data.exclude_labels == ("3", "no")
     assert recipe.train.class_weights == {"0": 2.0}
+
+
+@pytest.mark.parametrize(
+    "text", ["1e5", "0o7", "no", "007", "1:30", "~", "null", "true", ".5", "2026-11-22", "a: b", "ș", ""]
+)
+def test_a_text_stays_a_text_when_it_is_written_and_read(text):
+    assert parse_yaml(dump_yaml({"a": [text]}), where="") == {"a": [text]}
 
 
 def test_nearest_ignores_case_and_gives_up_on_the_far():

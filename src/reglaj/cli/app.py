@@ -21,6 +21,7 @@ from reglaj.cli.faults import Stopped, report_fault
 from reglaj.cli.options import Version
 from reglaj.cli.verb import verb
 from reglaj.core.errors import unknown_name
+from reglaj.core.processors import share_processors
 
 
 class _Verbs(TyperGroup):
@@ -71,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = args[: args.index("--")] if "--" in args else args
     as_json, debug = "--json" in options, "--debug" in options
     _never_fail_on_letters()
+    share_processors()
     try:
         with _sigterm_stops():
             code = typer.main.get_command(app).main(args=args, prog_name="reglaj", standalone_mode=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -25,6 +24,4 @@ def train(
     from reglaj.core.console import RichConsole
 
     run = train_recipe(recipe, runs=runs, fresh=fresh, console=RichConsole(), overrides=overrides or [])
-    # A finished run may be printed again from another folder, or have been moved since.
-    report = {**run.report, "run": os.path.relpath(run.path)}
-    return Answer(report, lambda page: read_report(page, report))
+    return Answer(run.report, lambda page: read_report(page, run.report))

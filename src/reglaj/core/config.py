@@ -101,6 +101,21 @@ def parse_yaml(text: str, *, where: str) -> Any:
         ) from error
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that YAML 1.1 or 1.2 would read as something else: `no`, `1e5`, `0o7`, `2026-11-22`."""
+
+    yaml_implicit_resolvers = {
+        first: yaml.SafeLoader.yaml_implicit_resolvers.get(first, []) + _Loader.yaml_implicit_resolvers.get(first, [])
+        for first in yaml.SafeLoader.yaml_implicit_resolvers.keys() | _Loader.yaml_implicit_resolvers.keys()
+    }
+
+
+def dump_yaml(values: Any) -> str:
+    """Plain values as YAML that `parse_yaml` reads back as the same values."""
+    text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return str(text)
+
+
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises `UserError` when it is missing, unreadable or no mapping."""
     try:

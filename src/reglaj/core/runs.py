@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import platform
 import re
+import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,10 +36,12 @@ class RunSummary:
     headline: dict[str, Any]
 
 
-def begin_run(runs: Path, name: str, identity: str, *, fresh: bool = False) -> tuple[Path, Status]:
+def begin_run(
+    runs: Path, name: str, identity: str, *, fresh: bool = False, facts: Mapping[str, Any] | None = None
+) -> tuple[Path, Status]:
     """The folder for a run of this identity, made if there is none, and how far it is.
 
-    `fresh` always takes a new number. The folder of a new run holds a manifest with status `running`.
+    `fresh` always takes a new number. The folder of a new run holds a manifest with status `running` and the `facts`.
     """
     existing = _numbered_folders(runs, name)
     if not fresh:
@@ -54,7 +58,8 @@ def begin_run(runs: Path, name: str, identity: str, *, fresh: bool = False) -> t
                 break
             except FileExistsError:
                 number += 1
-    write_manifest(folder, {"identity": identity, "status": "running", "created": _now(), "software": software()})
+    began = {"identity": identity, "status": "running", "created": _now(), "software": software(), "git": git_state()}
+    write_manifest(folder, {**began, **(facts or {})})
     return folder, "new"
 
 
@@ -139,6 +144,20 @@ def software() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the working directory's checkout and whether it has changes; None outside a checkout or without git."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"commit": commit, "has_changes": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=5)  # noqa: S607
+    return done.stdout.strip()
 
 
 def _numbered_folders(runs: Path, name: str) -> list[tuple[int, Path]]:

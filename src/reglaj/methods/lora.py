@@ -95,6 +95,10 @@ class Lora(Method[LoraConfig]):
         problems = cls.check(config, facts)
         if problems:
             raise UserError(*problems)
+        import logging
+
+        # PEFT loads bitsandbytes where it is installed, which then warns about a 4-bit kernel that nothing here uses.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         import peft
 
         chosen = sorted({_inside(module, model) for module in _chosen(config, facts)})

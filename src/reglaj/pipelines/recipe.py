@@ -9,9 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import yaml
-
-from reglaj.core.config import Config, apply_override, read_yaml_mapping, set_dotted, validate
+from reglaj.core.config import Config, apply_override, dump_yaml, read_yaml_mapping, set_dotted, validate
 from reglaj.core.errors import Problem, UserError, listing, nearest
 from reglaj.data.config import DataConfig
 from reglaj.evaluation.config import EvaluateConfig
@@ -61,7 +59,7 @@ class Recipe:
     def to_yaml(self) -> str:
         """The resolved recipe as YAML; derived values carry a comment above."""
         lines = [f"# derived: {key} = {why}" for key, why in self.derived.items()]
-        return "\n".join([*lines, yaml.safe_dump(self.values(), sort_keys=False, allow_unicode=True)])
+        return "\n".join([*lines, dump_yaml(self.values())])
 
 
 def load_recipe(source: str | Path | Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe:

@@ -61,10 +61,17 @@ def train(
     task = TASKS.get(plan.task).from_data(data)
     plan = _resolve(plan, facts, task, data, console)
 
-    path, status = begin_run(Path(runs), plan.name, _identity(plan, facts, data), fresh=fresh)
+    path, status = begin_run(
+        Path(runs),
+        plan.name,
+        _identity(plan, facts, data),
+        fresh=fresh,
+        facts={"task": plan.task, "method": plan.method.name, "model": plan.model, "data_key": data.key},
+    )
     if status == "finished":
         console.say(f"{path} is finished: the same recipe on the same data. Its result again (--fresh trains anew):")
-        return Run(path=path, report=json.loads((path / "report.json").read_text(encoding="utf-8")), was_finished=True)
+        report = json.loads((path / "report.json").read_text(encoding="utf-8"))
+        return Run(path=path, report=report | {"run": os.path.relpath(path)}, was_finished=True)
     console.say(f"{path}: {'starting again, for it was not finished' if status == 'unfinished' else 'a new run'}")
     write_text(path / "recipe.yaml", plan.to_yaml())
     try:
@@ -148,7 +155,7 @@ def _execute(path: Path, plan: Recipe, facts: ModelFacts, task: Task, data: Prep
         "engine": engine.facts(),
     }
     write_report(path, report, _extras(plan, facts, fitted, result), task.report_plan())
-    finish_run(path, _manifest_facts(plan, data, report))
+    finish_run(path, _manifest_facts(plan, report))
     return Run(path=path, report=report)
 
 
@@ -208,13 +215,9 @@ def _extras(plan: Recipe, facts: ModelFacts, fitted: Fitted, result: EvaluationR
     }
 
 
-def _manifest_facts(plan: Recipe, data: PreparedData, report: Mapping[str, Any]) -> dict[str, Any]:
+def _manifest_facts(plan: Recipe, report: Mapping[str, Any]) -> dict[str, Any]:
     metric = TASKS.get(plan.task).headline
     return {
-        "task": plan.task,
-        "method": plan.method.name,
-        "model": plan.model,
-        "data_key": data.key,
         "headline": {metric: report["test"][metric]},
         "engine": report["engine"],
         "seeds": {"train": plan.train.seed, "split": plan.data.split.seed},
