@@ -91,7 +91,7 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "train.seed": (4, weights, {}),
     "train.precision": ("bfloat16", weights, {}),
     "train.early_stopping.metric": (
-        "validation_accuracy", steps, {"train.learning_rate": 0.003, "train.epochs": 12, "train.evaluate_every": 1},
+        "validation_loss", steps, {"train.learning_rate": 0.003, "train.epochs": 12, "train.evaluate_every": 1},
     ),
     "train.early_stopping.patience": (6, steps, RESTLESS),
     "evaluate.baselines": (["majority"], lambda run: list(run.report["baselines"]), {}),

@@ -215,10 +215,14 @@ def test_early_stopping_keeps_the_best_weights(tiny_model, tmp_path):
     settings = {"epochs": 40, "learning_rate": 2e-2, "schedule": "constant", "early_stopping": {"patience": 2}}
     run = reglaj.train(recipe_for(tiny_model("bert"), rows, train=settings), runs=tmp_path / "runs")
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    evaluations = {line["step"]: line["validation_loss"] for line in lines if line["event"] == "evaluation"}
+    evaluations = {
+        line["step"]: (-line["validation_accuracy"], line["validation_loss"])
+        for line in lines
+        if line["event"] == "evaluation"
+    }
     training = run.report["training"]
     assert training["stopped"] == "early"
-    assert training["best_step"] == min(evaluations, key=lambda step: (evaluations[step], step))
+    assert training["best_step"] == min(evaluations, key=lambda step: (*evaluations[step], step))
     assert training["best_step"] < training["steps"]
     off = reglaj.train(
         recipe_for(tiny_model("bert"), rows, train=settings | {"early_stopping": None, "epochs": 8}),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.methods import METHODS
+from reglaj.tasks import TASKS
 from reglaj.training.defaults import derive_training
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def forecast(recipe: Recipe, facts: ModelFacts, amount: Amount) -> dict[str, Any
     """Rough figures for the training alone, without download, baselines and report."""
     method = METHODS.get(recipe.method.name)
     train_rows = max(1, round(amount.rows * recipe.data.split.train))
-    derived = derive_training(recipe.train, method, facts, train_rows)
-    train = recipe.train.model_copy(update={key: value for key, (value, _) in derived.items()})
+    metric = TASKS.get(recipe.task).stopping_metric
+    train = recipe.with_train(derive_training(recipe.train, method, facts, train_rows, metric)).train
     assert train.epochs and train.batch_size and train.max_tokens
     tokens_per_row = min(amount.characters / CHARACTERS_PER_TOKEN + SPECIAL_TOKENS, train.max_tokens)
     steps = math.ceil(train_rows / train.batch_size) * train.epochs

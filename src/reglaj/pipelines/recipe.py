@@ -51,10 +51,12 @@ class Recipe:
         }
 
     def with_train(self, derived: Mapping[str, tuple[Any, str]]) -> Recipe:
-        """This recipe with keys of `train` filled in; `derived` maps a key to its value and the reason."""
-        values = {key: value for key, (value, _) in derived.items()}
+        """This recipe with keys of `train` filled in; `derived` maps a (dotted) key to its value and the reason."""
+        values = self.train.model_dump()
+        for key, (value, _) in derived.items():
+            set_dotted(values, key.split("."), value)
         reasons = {f"train.{key}": f"{value} ({why})" for key, (value, why) in derived.items()}
-        return replace(self, train=self.train.model_copy(update=values), derived={**self.derived, **reasons})
+        return replace(self, train=TrainConfig.model_validate(values), derived={**self.derived, **reasons})
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML; derived values carry a comment above."""

@@ -88,7 +88,9 @@ def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, co
     problems = task.check_train(plan.train)
     if problems:
         raise UserError(*problems)
-    derived = derive_training(plan.train, METHODS.get(plan.method.name), facts, data.report["train"])
+    derived = derive_training(
+        plan.train, METHODS.get(plan.method.name), facts, data.report["train"], task.stopping_metric
+    )
     plan = plan.with_train(derived)
     for key, value in plan.derived.items():
         console.say(f"  {key} = {value}")
@@ -189,7 +191,7 @@ def _report(path: Path, plan: Recipe, data: PreparedData, fitted: Fitted, result
         "model": plan.model,
         "method": plan.method.name,
         "confidence": plan.evaluate.confidence,
-        "data": data.report,
+        "data": {**data.report, "key": data.key},
         "test": result.test,
         "baselines": result.baselines,
         "notes": result.notes,

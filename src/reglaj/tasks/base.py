@@ -76,6 +76,8 @@ class Task(ABC):
     roles: ClassVar[ColumnRoles]
     headline: ClassVar[str]
     """The metric that `reglaj runs` shows."""
+    stopping_metric: ClassVar[str]
+    """What early stopping watches by default."""
     default_model: ClassVar[str] = "starter:minilm"
     default_method: ClassVar[str] = "full"
     default_split: ClassVar[str] = "stratified"

@@ -38,6 +38,9 @@ class Classify(Task):
     summary: ClassVar[str] = "one label out of a fixed set for each text"
     roles: ClassVar[ColumnRoles] = ColumnRoles(inputs=("text",), target="label")
     headline: ClassVar[str] = "accuracy"
+    # Not the loss: a classifier that overfits grows too sure long before it is more often wrong. On the demo's data
+    # (validation, full fine-tuning) the lowest loss is at epoch 2 with 0.556 right, the best accuracy 0.589 at epoch 5.
+    stopping_metric: ClassVar[str] = "validation_accuracy"
     baselines: ClassVar[tuple[str, ...]] = ("majority", "tfidf_word", "tfidf_char", "frozen_probe")
     trivial_baseline: ClassVar[str] = "majority"
 

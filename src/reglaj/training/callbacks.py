@@ -76,7 +76,7 @@ class Validation:
         self.best_step = 0
         self.stopped_early = False
         self.seconds = 0.0
-        self._best_value: float | None = None
+        self._best_value: tuple[float, float] | None = None
         self._best_weights: dict[str, Tensor] | None = None
         self._without_improvement = 0
 
@@ -90,8 +90,8 @@ class Validation:
         if self.stopping is None:
             self.best_step = finished.step
             return False
-        value = metrics[self.stopping.metric]
-        if self._is_better(value):
+        value = self._rank(metrics, self.stopping)
+        if self._best_value is None or value > self._best_value:
             self._best_value, self.best_step, self._without_improvement = value, finished.step, 0
             self._best_weights = {key: tensor.clone() for key, tensor in self.learner.trained().items()}
             return False
@@ -104,12 +104,12 @@ class Validation:
         if self._best_weights is not None:
             self.learner.restore(self._best_weights)
 
-    def _is_better(self, value: float) -> bool:
-        if self._best_value is None:
-            return True
-        assert self.stopping is not None
-        lower = self.stopping.metric in _LOWER_IS_BETTER
-        return value < self._best_value if lower else value > self._best_value
+    @staticmethod
+    def _rank(metrics: dict[str, float], stopping: EarlyStoppingConfig) -> tuple[float, float]:
+        """Larger is better. Among equals, frequent where validation is small, the lower loss decides."""
+        assert stopping.metric is not None, "a resolved recipe names its metric"
+        value = metrics[stopping.metric]
+        return (-value if stopping.metric in _LOWER_IS_BETTER else value), -metrics["validation_loss"]
 
 
 class ProgressBar:

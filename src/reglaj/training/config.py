@@ -12,8 +12,8 @@ from reglaj.core.config import Config
 class EarlyStoppingConfig(Config):
     """Stop when validation no longer improves; the best weights are the ones that are kept."""
 
-    metric: Literal["validation_loss", "validation_accuracy", "validation_macro_f1"] = "validation_loss"
-    """The figure of the validation part that has to improve."""
+    metric: Literal["validation_loss", "validation_accuracy", "validation_macro_f1"] | None = None
+    """The figure of validation that has to improve; by default the task's own. Among equals the lower loss wins."""
     patience: int = Field(2, ge=1)
     """Evaluations without improvement before the run stops."""
 

@@ -18,7 +18,7 @@ LONGEST_TEXT = 512
 
 
 def derive_training(
-    config: TrainConfig, method: type[Method[MethodConfig]], facts: ModelFacts, num_rows: int
+    config: TrainConfig, method: type[Method[MethodConfig]], facts: ModelFacts, num_rows: int, stopping_metric: str
 ) -> dict[str, tuple[Any, str]]:
     """Key of `train` to (value, reason), for every key that was left out and has no value of its own."""
     derived: dict[str, tuple[Any, str]] = {}
@@ -44,4 +44,6 @@ def derive_training(
             min(facts.context, LONGEST_TEXT),
             f"what {facts.name} can read, at most {LONGEST_TEXT}",
         )
+    if config.early_stopping and config.early_stopping.metric is None:
+        derived["early_stopping.metric"] = (stopping_metric, "what the task is judged by")
     return derived
