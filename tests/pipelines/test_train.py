@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from tests.tiny import recipe_for, write_model, write_rows
 
 import reglaj
-from reglaj.core.errors import GateRefused, UserError
+from reglaj.core.errors import EnvironmentFault, GateRefused, UserError
 from reglaj.core.files import sha256_file
-from reglaj.core.runs import list_runs, read_manifest
+from reglaj.core.runs import list_runs, locked, read_manifest, write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +209,19 @@ def test_an_unfinished_run_is_started_again_in_its_folder(tiny_model, tiny_rows,
     again = reglaj.train(recipe, runs=tmp_path / "runs")
     assert again.path == first.path and not again.was_finished
     assert again.report["weights_sha256"] == first.report["weights_sha256"]
+
+
+def test_a_run_in_use_is_left_alone(tiny_model, tiny_rows, tmp_path):
+    recipe = recipe_for(tiny_model("bert"), tiny_rows)
+    run = reglaj.train(recipe, runs=tmp_path / "runs")
+    manifest = read_manifest(run.path)
+    write_manifest(run.path, manifest | {"status": "running"})
+    before = (run.path / "metrics.jsonl").read_bytes()
+    with locked(run.path), pytest.raises(EnvironmentFault, match=f"in use by process {os.getpid()}"):
+        reglaj.train(recipe, runs=tmp_path / "runs")
+    assert (run.path / "metrics.jsonl").read_bytes() == before
+    assert read_manifest(run.path)["status"] == "running"
+    assert reglaj.train(recipe, runs=tmp_path / "runs").path == run.path
 
 
 def test_early_stopping_keeps_the_best_weights(tiny_model, tmp_path):

@@ -5,20 +5,23 @@ A run's identity is the hash of its resolved recipe and its data key; the same i
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import platform
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from reglaj.core.errors import listing, nearest, user_error
+from reglaj.core.errors import environment_fault, listing, nearest, user_error
 from reglaj.core.files import disk_faults, sha256_file, write_json
 
+LOCK = ".lock"
 Status = Literal["new", "unfinished", "finished"]
 _NUMBERED = re.compile(r"^(?P<name>.+)-(?P<number>\d{3,})$")
 _LIBRARIES = ("reglaj", "torch", "transformers", "peft", "safetensors", "pyarrow", "numpy", "scikit-learn")
@@ -77,12 +80,42 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     write_json(folder / "manifest.json", manifest)
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The run is ours alone inside the block. Raises `EnvironmentFault` while another process has it.
+
+    The lock is the operating system's: that of a process that died, however it died, is gone with it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing to lock with
+        yield
+        return
+    with disk_faults(folder):
+        file = (folder / LOCK).open("a+", encoding="utf-8")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise environment_fault(
+                f"{folder} is in use by process {file.read().strip() or '?'}",
+                allowed="one process in a run at a time",
+                why="two would write over each other",
+                remedy="wait for it, or take a new run with --fresh",
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
 def finish_run(folder: Path, facts: dict[str, Any]) -> None:
     """Mark a run finished: adds `facts` and the SHA-256 of every file but the manifest itself."""
     files = {
         str(path.relative_to(folder)): sha256_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "manifest.json"
+        if path.is_file() and path.name not in ("manifest.json", LOCK)
     }
     manifest = read_manifest(folder) | facts | {"status": "finished", "finished": _now(), "files": files}
     write_manifest(folder, manifest)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import ReglajError, UserError
 from reglaj.core.files import canonical_hash, new_folder, write_text
-from reglaj.core.runs import begin_run, finish_run, read_manifest, software, write_manifest
+from reglaj.core.runs import begin_run, finish_run, locked, read_manifest, software, write_manifest
 from reglaj.methods import METHODS
 from reglaj.models.inspect import ModelFacts, inspect_model
 from reglaj.pipelines.check import model_problems
@@ -73,12 +73,13 @@ def train(
         report = json.loads((path / "report.json").read_text(encoding="utf-8"))
         return Run(path=path, report=report | {"run": os.path.relpath(path)}, was_finished=True)
     console.say(f"{path}: {'starting again, for it was not finished' if status == 'unfinished' else 'a new run'}")
-    write_text(path / "recipe.yaml", plan.to_yaml())
-    try:
-        return _execute(path, plan, facts, task, data, console)
-    except BaseException as error:
-        _mark_failed(path, error)
-        raise
+    with locked(path):
+        write_text(path / "recipe.yaml", plan.to_yaml())
+        try:
+            return _execute(path, plan, facts, task, data, console)
+        except BaseException as error:
+            _mark_failed(path, error)
+            raise
 
 
 def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, console: Console) -> Recipe:
