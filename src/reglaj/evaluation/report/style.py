@@ -74,7 +74,9 @@ div + div > .caption, figure + div > .caption { margin-top: 24px; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 14px 7px 0; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: top; }
 thead th { font-size: .8rem; font-weight: 600; color: var(--soft); border-bottom-width: 2px; vertical-align: bottom; }
-tbody th { font-weight: 500; }
+tbody th { font-weight: 500; min-width: 8rem; }
+/* A label such as reverted_card_payment? has no place to break: without this it pushes the figures out of sight. */
+tbody th, tbody td:not(.number) { overflow-wrap: anywhere; }
 tr:last-child > * { border-bottom: 0; }
 tr.sum > *, tr.ours > * { font-weight: 650; }
 .number { text-align: right; white-space: nowrap; }
@@ -161,7 +163,7 @@ svg text.strong { fill: var(--on-model); }
   .d2 { color: #07111d; }
   svg text.middle { fill: var(--on-model); }
 }
-.classes td:nth-child(3) { width: 26%; min-width: 120px; vertical-align: middle; }
+.classes td:nth-child(3) { width: 16%; min-width: 120px; vertical-align: middle; }
 footer { grid-column: 1 / -1; color: var(--soft); font-size: .82rem; padding: 12px 0 0; }
 @media (max-width: 1000px) {
   .layout { grid-template-columns: minmax(0, 1fr); padding: 0 16px 40px; }
