@@ -50,7 +50,8 @@ class Rows:
 
     def __init__(self, rows: list[dict[str, str]]) -> None:
         self.rows = rows
-        self.ids = [str(i) for i in range(len(rows))]
+        self.ids = self.source = [str(i) for i in range(len(rows))]
+        self.line = list(range(len(rows)))
 
     def column(self, role: str) -> list[str]:
         return [row[role] for row in self.rows]
@@ -112,7 +113,7 @@ def ours(method: str, train: Rows, labels: list[str], max_steps: int | None) -> 
     class Hooks:
         rows = encoded.rows
         objective = task.objective(config, encoded)
-        row_ids = staticmethod(task.row_ids)
+        row_places = staticmethod(task.row_places)
         cut_rows = staticmethod(task.cut_rows)
 
         @staticmethod

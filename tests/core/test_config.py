@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from reglaj.core.config import apply_override, dump_yaml, parse_yaml
@@ -88,7 +90,28 @@ def test_a_resolved_recipe_loads_again_as_itself(tmp_path):
     recipe = load_recipe({**GOOD, "name": "x", "method": {"name": "lora", "target_modules": ["query"]}})
     (tmp_path / "r.yaml").write_text(recipe.to_yaml())
     again = load_recipe(tmp_path / "r.yaml")
-    assert again.values() == recipe.values()
+    before, after = recipe.values(), again.values()
+    assert after["data"].pop("sources")[0]["path"] == str(Path.cwd() / "rows.csv")
+    assert before["data"].pop("sources")[0]["path"] == "rows.csv"
+    assert after == before
+
+
+def test_overrides_and_keys_both_count_and_paths_may_be_paths():
+    recipe = load_recipe(
+        {**GOOD, "data": {"sources": [{"path": Path("a.csv")}]}}, ["train.epochs=3"], {"train__seed": 4}
+    )
+    assert (recipe.train.epochs, recipe.train.seed, recipe.data.sources[0].path) == (3, 4, "a.csv")
+
+
+@pytest.mark.parametrize("name", ["nl\n", "a ", " a", "", "../up", "a/b"])
+def test_names_that_are_no_folders(name):
+    with pytest.raises(UserError, match="name: "):
+        load_recipe({**GOOD, "name": name})
+
+
+def test_a_recipe_is_called_after_its_file(tmp_path):
+    (tmp_path / "my recipe (1).yaml").write_text(dump_yaml(GOOD))
+    assert load_recipe(tmp_path / "my recipe (1).yaml").name == "my-recipe-1"
 
 
 def test_labels_may_be_written_as_numbers():

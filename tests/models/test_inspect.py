@@ -36,7 +36,7 @@ def test_facts_agree_with_the_loaded_model(tiny_model, family):
     linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     assert {name for name in facts.linear_modules() if "layer" in name} == {name for name in linear if "layer" in name}
     assert facts.pooling == ("last" if family == "llama" else "mean")
-    assert load_tokenizer(facts)("card")["input_ids"]
+    assert load_tokenizer(facts.folder, facts.name)("card")["input_ids"]
 
 
 def test_a_relative_folder_starts_from_the_recipe(folder):
@@ -70,6 +70,28 @@ def test_remote_code_is_refused(folder):
     (folder / "modeling_evil.py").write_text("raise SystemExit('it ran')")
     with pytest.raises(UserError, match=r"remote code \(modeling_evil.EvilModel\)"):
         inspect_model(str(folder), folder=Path())
+
+
+def test_a_model_without_a_tokenizer_is_refused(folder):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="has no tokenizer"):
+        inspect_model(str(folder), folder=Path())
+    (folder / "vocab.txt").write_text("")
+    with pytest.raises(UserError, match=r"knows no words|cannot be loaded"):
+        load_tokenizer(folder, "tiny")
+
+
+def test_remote_code_of_a_tokenizer_is_refused(folder):
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoTokenizer": "tok.Evil"}}))
+    with pytest.raises(UserError, match=r"remote code \(tok.Evil\)"):
+        inspect_model(str(folder), folder=Path())
+
+
+def test_another_tokenizer_is_another_base(folder):
+    before = inspect_model(str(folder), folder=Path()).fingerprint
+    (folder / "tokenizer.json").write_text((folder / "tokenizer.json").read_text() + " ")
+    assert inspect_model(str(folder), folder=Path()).fingerprint != before
 
 
 def test_damaged_weights_are_refused(folder):

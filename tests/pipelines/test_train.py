@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,11 @@ from safetensors.torch import load_file, save_file
 from tests.tiny import recipe_for, write_model, write_rows
 
 import reglaj
+from reglaj.core.config import dump_yaml
 from reglaj.core.errors import EnvironmentFault, GateRefused, UserError
 from reglaj.core.files import sha256_file
 from reglaj.core.runs import list_runs, locked, read_manifest, write_manifest
+from reglaj.pipelines.predict import predict_file
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +89,93 @@ def test_the_same_recipe_is_the_same_run_and_fresh_is_bitwise_equal(finished, me
     assert fresh.report["test_openings"] > run.report["test_openings"]
 
 
+@METHODS
+def test_the_resolved_recipe_is_the_same_run_from_anywhere(finished, method, tmp_path, monkeypatch):
+    run = finished[method]
+    monkeypatch.chdir(tmp_path)
+    again = reglaj.train(run.path / "recipe.yaml", runs=run.path.parent)
+    assert again.was_finished and again.report["weights_sha256"] == run.report["weights_sha256"]
+
+
+def test_a_run_without_its_report_is_made_again(tiny_model, tiny_rows, tmp_path):
+    recipe = recipe_for(tiny_model("bert"), tiny_rows)
+    first = reglaj.train(recipe, runs=tmp_path / "runs")
+    (first.path / "report.json").unlink()
+    again = reglaj.train(recipe, runs=tmp_path / "runs")
+    assert again.path == first.path and again.report["weights_sha256"] == first.report["weights_sha256"]
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "model.safetensors", "task.json", "tokenizer.json"])
+def test_a_model_that_was_changed_is_not_served(finished, tmp_path, name):
+    copy = Path(shutil.copytree(finished["full"].path, tmp_path / "copy"))
+    content = bytearray((copy / "model" / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / "model" / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} is damaged or was changed"):
+        reglaj.load(copy)
+    (copy / "model" / name).unlink()
+    with pytest.raises(UserError, match=f"{name} is missing"):
+        reglaj.load(copy)
+
+
+def test_the_tokenizer_that_was_trained_with_is_the_one_that_answers(tiny_rows, tmp_path):
+    base = write_model(tmp_path / "base")
+    recipe = recipe_for(base, tiny_rows, method="full")
+    run = reglaj.train(recipe, runs=tmp_path / "runs")
+    expected = _ours(run)
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["card"], vocabulary["lost"] = vocabulary["lost"], vocabulary["card"]
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert _ours(run) == expected
+    assert reglaj.train(recipe, runs=tmp_path / "runs").path != run.path
+
+
+def test_long_texts_are_answered_from_their_beginning_and_said(finished):
+    answers = reglaj.load(finished["full"].path).predict(["card " * 100, "card", "\ud800 card", None])
+    assert answers[0]["cut"] is True and "cut" not in answers[1]
+    assert "surrogate" in answers[2]["error"] and answers[3]["error"] == "empty text"
+
+
+def test_a_user_error_while_loading_leaves_no_run(tiny_rows, tmp_path):
+    base = write_model(tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"model_type": "quantumbert"}))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        reglaj.train(recipe_for(base, tiny_rows), runs=tmp_path / "runs")
+    assert list_runs(tmp_path / "runs") == []
+
+
+def test_weights_out_of_range_after_the_last_step_stop_the_run(tiny_model, tiny_rows, tmp_path):
+    huge = {"max_steps": 1, "learning_rate": 1e38, "head_learning_rate": 1e38, "warmup_ratio": 0}
+    with pytest.raises(GateRefused, match=r"step 1: .* not finite"):
+        reglaj.train(recipe_for(tiny_model("bert"), tiny_rows, train=huge), runs=tmp_path / "runs")
+    assert not (tmp_path / "runs" / "tiny-001" / "model").exists()
+
+
+def test_two_processes_at_one_moment_make_one_run(tiny_model, tiny_rows, tmp_path):
+    recipe = tmp_path / "twin.yaml"
+    recipe.write_text(dump_yaml(recipe_for(tiny_model("bert"), tiny_rows) | {"name": "twin"}))
+    command = [sys.executable, "-m", "reglaj", "train", str(recipe), "--runs", str(tmp_path / "runs")]
+    twins = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
+    codes = sorted(twin.wait(timeout=120) for twin in twins)
+    assert codes in ([0, 4], [0, 0]), "one trains; the other is told so, or comes late and sees the result"
+    assert [summary.path.name for summary in list_runs(tmp_path / "runs")] == ["twin-001"]
+
+
+def test_predict_does_not_write_over_its_input(finished, tmp_path):
+    path = tmp_path / "texts.csv"
+    path.write_text("text\nmy card\n")
+    for output, why in (
+        (path, "it is the input"),
+        (tmp_path, "ends in"),
+        (tmp_path / "no" / "x.csv", "does not exist"),
+    ):
+        with pytest.raises(UserError, match=why):
+            predict_file(finished["full"].path, path, output)
+    assert path.read_text() == "text\nmy card\n"
+
+
 def test_another_value_is_another_run(finished, tiny_model, tiny_rows):
     recipe = recipe_for(tiny_model("bert"), tiny_rows, name="tiny-lora", method={"name": "lora"})
     other = reglaj.train(recipe, runs=finished["lora"].path.parent, train__seed=5)
@@ -121,9 +212,13 @@ def test_evaluating_a_file_accounts_for_its_rows(finished, tmp_path):
         "text,label\nmy card is lost,cards\n,fees\nrefund the fee,fees\nonly one cell\nlate money,transfers\n"
     )
     result = reglaj.evaluate(finished["full"].path, data=path)
+    assert result["weights_sha256"] == finished["full"].report["weights_sha256"] and result["baselines"] == {}
     assert result["data"] == {"read": 5, "test": 3, "dropped": {"empty_text": 1, "ragged": 1}}
     path.write_text("text,label\nmy card is lost,card\nrefund,fees\n")
-    with pytest.raises(UserError, match="did you mean 'cards'"):
+    result = reglaj.evaluate(finished["full"].path, data=path)
+    assert result["data"] == {"read": 2, "test": 1, "dropped": {"unknown_label": 1}}
+    path.write_text("text,label\nmy card is lost,card\n")
+    with pytest.raises(UserError, match="does not know card"):
         reglaj.evaluate(finished["full"].path, data=path)
     path.write_text("text\nmy card is lost\n")
     with pytest.raises(UserError, match="column for"):
@@ -190,7 +285,7 @@ def test_a_planted_nan_stops_the_run_and_saves_nothing(tiny_rows, tmp_path):
     name = "embeddings.word_embeddings.weight"
     tensors[name][40:60] = float("nan")
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(GateRefused, match="step 1: the loss is not finite"):
+    with pytest.raises(GateRefused, match=r"step 1: the loss is not finite(?s:.*)rows.jsonl, line"):
         reglaj.train(recipe_for(base, tiny_rows), runs=tmp_path / "runs")
     run = tmp_path / "runs" / "tiny-001"
     assert not (run / "model").exists() and not (run / "report.json").exists()

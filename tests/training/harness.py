@@ -23,7 +23,8 @@ class Rows:
 
     def __init__(self, texts: list[str], labels: list[str]) -> None:
         self.columns = {"text": texts, "label": labels}
-        self.ids = [f"row-{i}" for i in range(len(texts))]
+        self.ids = self.source = [f"row-{i}" for i in range(len(texts))]
+        self.line = list(range(1, len(texts) + 1))
 
     def column(self, role: str) -> list[str]:
         return self.columns[role]
@@ -65,7 +66,7 @@ def supervise(assembled: Assembled, rows: Rows) -> tuple[Supervision[Any], Encod
         load=lambda numbers: task.batch(encoded, numbers, "cpu"),
         forward=lambda batch: task.outputs(learner, batch),
         objective=task.objective(assembled.recipe.train, encoded),
-        row_ids=task.row_ids,
+        row_places=task.row_places,
         cut_rows=task.cut_rows,
         measure=lambda: task.validate(learner, encoded),
     )

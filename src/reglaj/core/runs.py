@@ -46,23 +46,25 @@ def begin_run(
 
     `fresh` always takes a new number. The folder of a new run holds a manifest with status `running` and the `facts`.
     """
+    with disk_faults(runs):
+        runs.mkdir(parents=True, exist_ok=True)
+    with locked(runs, wait=True):  # so that two processes at one moment agree on one folder
+        return _take_folder(runs, name, {"identity": identity, **(facts or {})}, fresh=fresh)
+
+
+def _take_folder(runs: Path, name: str, facts: dict[str, Any], *, fresh: bool) -> tuple[Path, Status]:
     existing = _numbered_folders(runs, name)
     if not fresh:
         for _, folder in reversed(existing):
             manifest = read_manifest(folder)
-            if manifest.get("identity") == identity:
+            if manifest.get("identity") == facts["identity"]:
                 return folder, "finished" if manifest.get("status") == "finished" else "unfinished"
-    number = existing[-1][0] + 1 if existing else 1
+    folder = runs / f"{name}-{existing[-1][0] + 1 if existing else 1:03d}"
     with disk_faults(runs):
-        while True:  # another process may take the same number between our look and our mkdir
-            folder = runs / f"{name}-{number:03d}"
-            try:
-                folder.mkdir(parents=True)
-                break
-            except FileExistsError:
-                number += 1
-    began = {"identity": identity, "status": "running", "created": _now(), "software": software(), "git": git_state()}
-    write_manifest(folder, {**began, **(facts or {})})
+        folder.mkdir()
+    write_manifest(
+        folder, {**facts, "status": "running", "created": _now(), "software": software(), "git": git_state()}
+    )
     return folder, "new"
 
 
@@ -81,8 +83,8 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """The run is ours alone inside the block. Raises `EnvironmentFault` while another process has it.
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """The folder is ours alone inside the block. Raises `EnvironmentFault` while another process has it, or waits.
 
     The lock is the operating system's: that of a process that died, however it died, is gone with it.
     """
@@ -95,7 +97,7 @@ def locked(folder: Path) -> Iterator[None]:
         file = (folder / LOCK).open("a+", encoding="utf-8")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             file.seek(0)
             raise environment_fault(

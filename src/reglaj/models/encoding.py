@@ -45,13 +45,13 @@ _PLAIN = {"return_attention_mask": False, "return_token_type_ids": False}
 CHUNK_TEXTS = 10_000  # bounds the tokenizer's Python lists; the result itself is four bytes a token
 
 
-def encode_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[TokenRows, int]:
-    """Token ids of each text with the model's special tokens, and how many texts were cut at the end.
+def encode_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple[TokenRows, list[int]]:
+    """Token ids of each text with the model's special tokens, and the numbers of the texts that were cut at the end.
 
     A text that becomes no token at all (possible without special tokens) is one end token: every row is answered.
     """
     rows: list[list[int]] = []
-    cut = 0
+    cut: list[int] = []
     for start in range(0, len(texts), CHUNK_TEXTS):
         chunk = list(texts[start : start + CHUNK_TEXTS])
         # Cut by the tokenizer, so that a closing special token stays; asked for one more, it shows which were longer.
@@ -63,7 +63,7 @@ def encode_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> tuple
             ]
             for i, row in zip(too_long, again, strict=True):
                 longer[i] = row
-        cut += len(too_long)
+        cut += [start + i for i in too_long]
         rows += longer
     fallback = [tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.unk_token_id or 0]
     return TokenRows.of([row or fallback for row in rows]), cut

@@ -19,6 +19,22 @@ from reglaj.core.errors import environment_fault, nearest, user_error
 from reglaj.core.files import sha256_file
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+# Beside weights and config, what decides a model's answers.
+_ALSO_DECIDE = (
+    *TOKENIZER_FILES,
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    "1_Pooling/config.json",
+)
 NOT_BASE_WEIGHTS = frozenset({"head.safetensors", "adapter_model.safetensors"})
 _OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text"})
 _NOT_LINEAR = ("embed", "norm", "pooler", "lm_head", "cls.", "wte", "wpe", "classifier", "score")
@@ -107,8 +123,11 @@ class ModelFacts:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex SHA-256 over config and weight files: another base is another run."""
+        """Hex SHA-256 over config, weights and tokenizer: another base is another run."""
         digest = hashlib.sha256(json.dumps(self.config, sort_keys=True).encode())
+        for file in (self.folder / name for name in _ALSO_DECIDE):
+            if file.is_file():
+                digest.update(f"{file.name}:{sha256_file(file)}".encode())
         for file in _weight_files(self.name, self.folder):
             digest.update(sha256_file(file).encode())
         return digest.hexdigest()
@@ -129,6 +148,7 @@ def inspect_model(model: str, *, folder: Path, console: Console = SILENT) -> Mod
     """
     path, licence, source = _resolve(model, folder, console)
     config = _read_config(model, path)
+    _check_tokenizer(model, path)
     tensors: dict[str, tuple[int, ...]] = {}
     for file in _weight_files(model, path):
         tensors |= read_safetensors_shapes(file)
@@ -153,10 +173,10 @@ def _resolve(model: str, folder: Path, console: Console) -> tuple[Path, str, str
     local = (folder / model).expanduser()
     if local.is_dir():
         return local.resolve(), "as stated by its owner", str(local)
-    looks_local = model.startswith((".", "/", "~")) or model.count("/") != 1 or local.exists()
+    looks_local = model.startswith((".", "/", "~")) or model.count("/") != 1 or local.exists() or local.parent.is_dir()
     if looks_local:
         siblings = [entry.name for entry in local.parent.iterdir()] if local.parent.is_dir() else []
-        guess = nearest(local.name, siblings)
+        guess = None if local.exists() else nearest(local.name, siblings)
         raise user_error(
             f"no model folder {str(local)!r}",
             allowed="a folder with config.json and safetensors, a hub id such as owner/name, or starter:minilm",
@@ -210,6 +230,11 @@ def _read_config(model: str, path: Path) -> dict[str, Any]:
             remedy="point `model` to the folder that holds config.json; for a run of ours, to its model/ folder",
             where="model",
         )
+    _refuse_remote_code(model, config)
+    return config
+
+
+def _refuse_remote_code(model: str, config: dict[str, Any]) -> None:
     if config.get("auto_map"):
         raise user_error(
             f"{model!r} asks for remote code ({', '.join(map(str, config['auto_map'].values()))})",
@@ -218,7 +243,24 @@ def _read_config(model: str, path: Path) -> dict[str, Any]:
             remedy="choose another; where transformers has the architecture itself, remove `auto_map` from config.json",
             where="model",
         )
-    return config
+
+
+def _check_tokenizer(model: str, path: Path) -> None:
+    """transformers makes an empty tokenizer where there is none, and training on unknown tokens looks like training."""
+    if not any((path / name).is_file() for name in TOKENIZER_FILES):
+        raise user_error(
+            f"{model!r} has no tokenizer",
+            allowed="one of " + ", ".join(TOKENIZER_FILES),
+            why="without it no text can be read, and every word would be the unknown token",
+            remedy="save it beside the model with `tokenizer.save_pretrained(folder)`",
+            where="model",
+        )
+    try:
+        config = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(config, dict) and isinstance(config.get("auto_map"), dict):
+        _refuse_remote_code(model, config)
 
 
 def _weight_files(model: str, path: Path) -> list[Path]:

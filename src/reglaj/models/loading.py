@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,20 +63,28 @@ def load_backbone(facts: ModelFacts, *, dropout: float | None = None) -> PreTrai
     return model
 
 
-def load_tokenizer(facts: ModelFacts) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a model. Raises `UserError` when there is none."""
+def load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in a folder; `name` is how messages call the model. Raises `UserError` when it cannot be used."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(facts.folder, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise user_error(
-            f"the tokenizer of {facts.name!r} cannot be loaded",
+            f"the tokenizer of {name!r} cannot be loaded",
             allowed="tokenizer.json (or what transformers can make one of) in the model's folder",
             why=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
             remedy="save it beside the model with `tokenizer.save_pretrained(folder)`",
             where="model",
         ) from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise user_error(
+            f"the tokenizer of {name!r} knows no words, only {len(tokenizer)} special tokens",
+            allowed="a tokenizer with its vocabulary",
+            why="every word would be the unknown token",
+            remedy="save it again beside the model with `tokenizer.save_pretrained(folder)`",
+            where="model",
+        )
     return tokenizer
 
 

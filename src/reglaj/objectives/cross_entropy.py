@@ -13,11 +13,11 @@ from reglaj.objectives.base import Objective, Term
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledBatch:
-    """Texts with their classes. labels: (B,) long. ids: the rows' identities, for messages."""
+    """Texts with their classes. labels: (B,) long. places: file and line of each row, for messages."""
 
     tokens: TokenBatch
     labels: Tensor
-    ids: tuple[str, ...]
+    places: tuple[str, ...]
 
 
 class CrossEntropy(Objective[LabelledBatch]):

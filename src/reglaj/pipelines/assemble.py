@@ -9,7 +9,8 @@ from typing import Any
 
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import ReglajError, user_error
-from reglaj.core.files import write_json
+from reglaj.core.files import sha256_file, write_json
+from reglaj.core.runs import read_manifest
 from reglaj.core.seeding import derive_seed, seed_everything
 from reglaj.methods import METHODS
 from reglaj.models.inspect import ModelFacts, inspect_model
@@ -38,12 +39,16 @@ class Assembled:
         return self.recipe.train.max_tokens
 
 
-def assemble(recipe: Recipe, facts: ModelFacts, task: Task) -> Assembled:
-    """Base, method and head as they are before the first step. The seed is set before anything is built."""
+def assemble(recipe: Recipe, facts: ModelFacts, task: Task, tokenizer_folder: Path | None = None) -> Assembled:
+    """Base, method and head as they are before the first step. The seed is set before anything is built.
+
+    tokenizer_folder: where a finished run keeps its own; by default the base's.
+    """
     from reglaj.models.loading import load_backbone, load_tokenizer
     from reglaj.models.packing import choose_layout
 
     device = choose_device(recipe.train)
+    tokenizer = load_tokenizer(tokenizer_folder or facts.folder, facts.name)
     seed_everything(derive_seed(recipe.train.seed, "weights"))
     backbone = load_backbone(facts, dropout=recipe.train.model_dropout).to(device)
     layout, reason = choose_layout(backbone, facts.model_type, facts.position_offset, backbone.config.vocab_size)
@@ -52,7 +57,7 @@ def assemble(recipe: Recipe, facts: ModelFacts, task: Task) -> Assembled:
     handle = METHODS.get(recipe.method.name).attach(recipe.method, backbone, facts)
     learner = Learner(backbone, handle, head, facts, engine)
     seed_everything(derive_seed(recipe.train.seed, "dropout"))
-    return Assembled(recipe=recipe, task=task, facts=facts, learner=learner, tokenizer=load_tokenizer(facts))
+    return Assembled(recipe=recipe, task=task, facts=facts, learner=learner, tokenizer=tokenizer)
 
 
 def _head_dropout(recipe: Recipe, facts: ModelFacts) -> float:
@@ -90,13 +95,27 @@ def load_run(run: Path, console: Console = SILENT) -> Assembled:
             why="its training did not end, or was stopped by an error",
             remedy="run `reglaj train` on its recipe again",
         )
+    _check_files(run)
     recipe = load_recipe(run / "recipe.yaml", ["train.device=auto"])
     task = TASKS.get(recipe.task).load(folder)
-    assembled = assemble(recipe, _base_of(run, recipe, console), task)
+    assembled = assemble(recipe, _base_of(run, recipe, console), task, folder)
     assembled.learner.handle.load(folder)
     assembled.learner.head = type(assembled.learner.head).load(folder).to(assembled.learner.engine.device)
     assembled.learner.train(False)
     return assembled
+
+
+def _check_files(run: Path) -> None:
+    """What is served is what was evaluated: every file of the model is compared with the manifest."""
+    for name, digest in read_manifest(run).get("files", {}).items():
+        file = run / name
+        if name.startswith("model/") and (not file.is_file() or sha256_file(file) != digest):
+            raise user_error(
+                f"{file} {'is damaged or was changed' if file.is_file() else 'is missing'}",
+                allowed="the files that the run's manifest.json lists, unchanged",
+                why="answers would not be those of the model that was evaluated",
+                remedy="bring the file back, or train again with --fresh",
+            )
 
 
 def _base_of(run: Path, recipe: Recipe, console: Console) -> ModelFacts:

@@ -26,7 +26,7 @@ def prepare_data(
 
     keys: overrides as `data__split__seed=3`. Returns `data` as in report.json, with `key` and `folder`.
     """
-    loaded = load_recipe(recipe, keys or overrides)
+    loaded = load_recipe(recipe, overrides, keys)
     data = read_data(loaded, Path(runs), console)
     return {"data": data.report, "key": data.key, "folder": str(data.folder)}
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import SILENT, Console
-from reglaj.core.errors import user_error
+from reglaj.core.errors import listing, user_error
 from reglaj.core.runs import find_run, read_manifest
 
 if TYPE_CHECKING:
     from reglaj.data.examples import Examples
-    from reglaj.data.roles import ColumnRoles
     from reglaj.pipelines.recipe import Recipe
+    from reglaj.tasks.base import Task
 
 
 def evaluate(
@@ -33,7 +34,7 @@ def evaluate(
     if data is None:
         test, account, extra = _sealed_test(path, console)
     else:
-        test, account = _read_file(Path(data), assembled.recipe, type(assembled.task).roles)
+        test, account = _read_file(Path(data), assembled.recipe, assembled.task, console)
         extra = {}
     result = assembled.task.evaluate(
         Evaluation(
@@ -47,17 +48,27 @@ def evaluate(
         console,
     )
     return {
+        **_stored(path, is_same_test=data is None),
         "run": os.path.relpath(path),
         "task": assembled.recipe.task,
         "method": assembled.recipe.method.name,
         "confidence": assembled.recipe.evaluate.confidence,
         "data": account,
         "test": result.test,
-        "baselines": result.baselines,
         "mistakes": result.mistakes,
         "cut_texts": {"test": result.cut},
         **extra,
     }
+
+
+def _stored(path: Path, *, is_same_test: bool) -> dict[str, Any]:
+    """What report.json says of the model itself; its baselines only where they were scored on the same rows."""
+    try:
+        report = json.loads((path / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        report = {}
+    kept = {key: report[key] for key in ("name", "model", "cost", "training", "weights_sha256") if key in report}
+    return {**kept, "baselines": report.get("baselines", {}) if is_same_test else {}}
 
 
 def _sealed_test(path: Path, console: Console) -> tuple[Examples, dict[str, Any], dict[str, Any]]:
@@ -78,7 +89,7 @@ def _sealed_test(path: Path, console: Console) -> tuple[Examples, dict[str, Any]
     return test, data.report, {"test_openings": openings}
 
 
-def _read_file(path: Path, recipe: Recipe, roles: ColumnRoles) -> tuple[Examples, dict[str, Any]]:
+def _read_file(path: Path, recipe: Recipe, task: Task, console: Console) -> tuple[Examples, dict[str, Any]]:
     """The rows of a file that can be scored, and the account of all of them."""
     import pyarrow as pa
 
@@ -87,6 +98,7 @@ def _read_file(path: Path, recipe: Recipe, roles: ColumnRoles) -> tuple[Examples
     from reglaj.data.reading.files import guarded
     from reglaj.pipelines.predict import column_of
 
+    roles = task.roles
     reader = open_reader(path, str(path))
     columns = [column_of(role, reader.columns, recipe, str(path)) for role in roles.names]
     if len(set(columns)) < len(columns):
@@ -98,6 +110,7 @@ def _read_file(path: Path, recipe: Recipe, roles: ColumnRoles) -> tuple[Examples
         )
     kept: dict[str, list[Any]] = {name: [] for name in ("id", "source", "line", *roles.names)}
     dropped: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
     read = 0
     for batch in guarded(str(path), reader.read(columns, 16_384)):
         for place, line in enumerate(batch.lines):
@@ -108,6 +121,9 @@ def _read_file(path: Path, recipe: Recipe, roles: ColumnRoles) -> tuple[Examples
                 dropped[batch.faults[place].bucket] += 1
             elif empty is not None:
                 dropped[f"empty_{empty}"] += 1
+            elif roles.target and not task.accepts(cells[-1]):
+                dropped["unknown_label"] += 1
+                unknown[cells[-1]] += 1
             else:
                 for name, value in zip(kept, (f"{path.name}:{line}", str(path), line, *cells), strict=True):
                     kept[name].append(value)
@@ -116,7 +132,13 @@ def _read_file(path: Path, recipe: Recipe, roles: ColumnRoles) -> tuple[Examples
             f"{str(path)!r} has no row that can be scored",
             allowed="rows with a text and its label",
             why=f"of {read:,} records: {dict(dropped) or 'none was there'}",
-            remedy="check the file",
+            remedy=f"the model does not know {listing(sorted(unknown), 5)}; check the labels"
+            if unknown
+            else "check the file",
+        )
+    if unknown:
+        console.warn(
+            f"{sum(unknown.values()):,} rows have labels that the model does not know: {listing(sorted(unknown), 5)}"
         )
     account = {"read": read, "test": len(kept["id"]), "dropped": dict(sorted(dropped.items()))}
     return Examples(pa.table(kept)), account

@@ -36,9 +36,9 @@ class Model:
 
     def predict(self, texts: Sequence[str], console: Console = SILENT) -> list[dict[str, Any]]:
         """One answer per text, in order: `input` and `prediction` (with `probabilities` of classes), or `error`."""
-        if isinstance(texts, str):
+        if texts is None or isinstance(texts, str):
             raise user_error(
-                "a single text",
+                "a single text" if texts is not None else "no texts",
                 allowed="a list of texts",
                 why="each character would be taken for a text",
                 remedy="write predict([text])",
@@ -70,19 +70,46 @@ def predict_file(
             why="the ending says which format to write",
             remedy="give the file such a name",
         )
+    _check_output(input, output)
+    from reglaj.data.reading import no_records
+
     reader, column = _open(input, load_recipe_of(find_run(str(run), Path(runs))))
     model = load(run, runs=runs, console=console)
-    counts = {"rows": 0, "answered": 0, "refused": 0}
+    counts = {"rows": 0, "answered": 0, "refused": 0, "cut": 0}
     with _whole_file(output) as file, console.progress("predicting", None) as advance:
         write = _writer(kind, file)
         for answers in _answers(model, reader, column):
             write(answers)
             counts["rows"] += len(answers)
             counts["refused"] += sum("error" in answer for answer in answers)
+            counts["cut"] += sum("cut" in answer for answer in answers)
             advance(len(answers))
+        if not counts["rows"]:
+            raise no_records(str(input))
         write(None)
+    if counts["cut"]:
+        console.warn(
+            f"{counts['cut']:,} texts are longer than the model's context and were answered from their beginning"
+        )
     counts["answered"] = counts["rows"] - counts["refused"]
     return {"input": str(input), "output": str(output), "column": column, **counts}
+
+
+def _check_output(input: Path, output: Path) -> None:
+    problem = None
+    if output.is_dir():
+        problem = "it is a folder"
+    elif not output.parent.is_dir():
+        problem = f"the folder {str(output.parent)!r} does not exist"
+    elif output.exists() and input.exists() and output.samefile(input):
+        problem = "it is the input, which would be lost"
+    if problem:
+        raise user_error(
+            f"--output {str(output)!r}",
+            allowed="a new or another file in an existing folder",
+            why=problem,
+            remedy="choose another name",
+        )
 
 
 def load_recipe_of(run: Path) -> Recipe:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ from reglaj.tasks import TASKS
 from reglaj.training.config import TrainConfig
 
 KEYS = ("name", "task", "model", "data", "method", "train", "evaluate")
-_NAME = re.compile(r"^[\w][\w.\- ]{0,80}$")
+_NAME = re.compile(r"\w(?:[\w.\- ]{0,79}[\w.\-])?")
 C = TypeVar("C", bound=Config)
 
 
@@ -58,30 +58,58 @@ class Recipe:
         reasons = {f"train.{key}": f"{value} ({why})" for key, (value, why) in derived.items()}
         return replace(self, train=TrainConfig.model_validate(values), derived={**self.derived, **reasons})
 
+    def with_split(self, kind: str) -> Recipe:
+        """This recipe with the split that was used in place of `auto`."""
+        if self.data.split.kind == kind:
+            return self
+        split = self.data.split.model_copy(update={"kind": kind})
+        reasons = {"data.split.kind": f"{kind} (what {self.task} proposes)"}
+        return replace(self, data=self.data.model_copy(update={"split": split}), derived={**self.derived, **reasons})
+
     def to_yaml(self) -> str:
-        """The resolved recipe as YAML; derived values carry a comment above."""
+        """The resolved recipe as YAML that can be trained from anywhere: derived values named above, paths absolute."""
+        values = self.values()
+        if (self.folder / self.model).is_dir():
+            values["model"] = str((self.folder / self.model).resolve())
+        for source in values["data"]["sources"]:
+            if not source["path"].startswith("starter:"):
+                source["path"] = str((self.folder / source["path"]).resolve())
         lines = [f"# derived: {key} = {why}" for key, why in self.derived.items()]
-        return "\n".join([*lines, dump_yaml(self.values())])
+        return "\n".join([*lines, dump_yaml(values)])
 
 
-def load_recipe(source: str | Path | Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe:
-    """The recipe in a YAML file or a mapping, with overrides applied.
+def load_recipe(
+    source: str | Path | Mapping[str, Any], overrides: Iterable[str] = (), keys: Mapping[str, Any] | None = None
+) -> Recipe:
+    """The recipe in a YAML file or a mapping, with overrides applied, then keys.
 
-    overrides: `key=value` texts as on the command line, or a mapping from dotted (or `__`-joined) keys to values.
+    overrides: `key=value` texts as on the command line. keys: dotted (or `__`-joined) keys to values.
     Raises `UserError` with every problem of every section at once; nothing but the recipe is read.
     """
     if isinstance(source, Mapping):
-        values, folder, default_name = copy.deepcopy(dict(source)), Path.cwd(), None
+        values, folder, default_name = _plain(source), Path.cwd(), None
     else:
         path = Path(source)
-        values, folder, default_name = read_yaml_mapping(path), path.resolve().parent, path.stem
-    if isinstance(overrides, Mapping):
-        for key, value in overrides.items():
-            set_dotted(values, key.replace("__", ".").split("."), copy.deepcopy(value))
-    else:
-        for assignment in overrides:
-            apply_override(values, assignment)
+        values, folder, default_name = read_yaml_mapping(path), path.resolve().parent, _slug(path.stem)
+    for assignment in overrides:
+        apply_override(values, assignment)
+    for key, value in (keys or {}).items():
+        set_dotted(values, key.replace("__", ".").split("."), _plain(value))
     return _build(values, folder, default_name)
+
+
+def _plain(value: Any) -> Any:
+    """A copy in which paths are texts: `Path` is what Python users have at hand."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _slug(stem: str) -> str:
+    """A file's name as the name of a run."""
+    return re.sub(r"[^\w.\-]+", "-", stem)[:80].strip("-. ")
 
 
 def _build(values: dict[str, Any], folder: Path, default_name: str | None) -> Recipe:
@@ -94,12 +122,12 @@ def _build(values: dict[str, Any], folder: Path, default_name: str | None) -> Re
     train = _section(TrainConfig, values.get("train"), "train", problems)
     evaluate = _section(EvaluateConfig, values.get("evaluate"), "evaluate", problems)
     name = _text(values, "name", problems) or default_name or "model"
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         problems.append(
             Problem(
                 where="name",
                 given=f"{name!r}",
-                allowed="letters, digits, dots, dashes and underscores",
+                allowed="letters, digits, dots, dashes, underscores and spaces inside, at most 81 of them",
                 why="the run's folder is called after it",
                 remedy="choose a plain name",
             )

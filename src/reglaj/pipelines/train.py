@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import SILENT, Console
-from reglaj.core.errors import ReglajError, UserError
+from reglaj.core.errors import EnvironmentFault, ReglajError, UserError
 from reglaj.core.files import canonical_hash, new_folder, write_text
 from reglaj.core.runs import begin_run, finish_run, locked, read_manifest, software, write_manifest
 from reglaj.methods import METHODS
@@ -52,7 +53,7 @@ def train(
     keys: overrides as `train__epochs=3`; overrides: the same as `train.epochs=3` texts. fresh: a new run even
     where one of the same recipe and data is finished. Raises `UserError`, `GateRefused` or `EnvironmentFault`.
     """
-    plan = load_recipe(recipe, keys or overrides)
+    plan = load_recipe(recipe, overrides, keys)
     facts = inspect_model(plan.model, folder=plan.folder, console=console)
     problems = model_problems(TASKS.get(plan.task), plan.method, plan.train, facts)
     if problems:
@@ -68,18 +69,30 @@ def train(
         fresh=fresh,
         facts={"task": plan.task, "method": plan.method.name, "model": plan.model, "data_key": data.key},
     )
-    if status == "finished":
-        console.say(f"{path} is finished: the same recipe on the same data. Its result again (--fresh trains anew):")
-        report = json.loads((path / "report.json").read_text(encoding="utf-8"))
-        return Run(path=path, report=report | {"run": os.path.relpath(path)}, was_finished=True)
-    console.say(f"{path}: {'starting again, for it was not finished' if status == 'unfinished' else 'a new run'}")
-    with locked(path):
-        write_text(path / "recipe.yaml", plan.to_yaml())
+    with contextlib.nullcontext() if status == "finished" else locked(path):
+        # Asked again under the lock: another process may have finished the run since.
+        finished = _finished(path, console)
+        if finished:
+            return finished
+        console.say(f"{path}: {'a new run' if status == 'new' else 'starting again, for it was not finished'}")
         try:
+            write_text(path / "recipe.yaml", plan.to_yaml())
             return _execute(path, plan, facts, task, data, console)
         except BaseException as error:
-            _mark_failed(path, error)
+            _close(path, error, is_new=status == "new")
             raise
+
+
+def _finished(path: Path, console: Console) -> Run | None:
+    """The run if it is finished and its report can be read."""
+    try:
+        report = json.loads((path / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if read_manifest(path).get("status") != "finished":
+        return None
+    console.say(f"{path} is finished: the same recipe on the same data. Its result again (--fresh trains anew):")
+    return Run(path=path, report=report | {"run": os.path.relpath(path)}, was_finished=True)
 
 
 def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, console: Console) -> Recipe:
@@ -92,7 +105,7 @@ def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, co
     derived = derive_training(
         plan.train, METHODS.get(plan.method.name), facts, data.report["train"], task.stopping_metric
     )
-    plan = plan.with_train(derived)
+    plan = plan.with_train(derived).with_split(data.report["split"]["kind"])
     for key, value in plan.derived.items():
         console.say(f"  {key} = {value}")
     return plan
@@ -101,7 +114,7 @@ def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, co
 def _identity(plan: Recipe, facts: ModelFacts, data: PreparedData) -> str:
     """The same recipe on the same data and base, wherever the files lie."""
     values = plan.values()
-    del values["data"]["sources"]  # the data key stands for their content
+    del values["data"]["sources"], values["model"]  # the data key and the fingerprint stand for their content
     return canonical_hash({"recipe": values, "data": data.key, "base": facts.fingerprint})
 
 
@@ -177,7 +190,7 @@ def _supervise(assembled: Assembled, data: PreparedData, console: Console) -> tu
         load=lambda rows: task.batch(encoded, rows, learner.engine.device),
         forward=lambda batch: task.outputs(learner, batch),
         objective=task.objective(assembled.recipe.train, encoded),
-        row_ids=task.row_ids,
+        row_places=task.row_places,
         cut_rows=task.cut_rows,
         measure=lambda: task.validate(learner, validation),
     )
@@ -228,9 +241,11 @@ def _manifest_facts(plan: Recipe, report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _mark_failed(path: Path, error: BaseException) -> None:
-    """Say in the manifest why the run ended; the same command starts it again."""
-    manifest = read_manifest(path)
-    reason = str(error) if isinstance(error, ReglajError) else type(error).__name__
+def _close(path: Path, error: BaseException, *, is_new: bool) -> None:
+    """Say in the manifest why the run ended; the same command starts it again. Without a step there is no run."""
     with contextlib.suppress(OSError):  # the error on its way up says more than that the disk is full
-        write_manifest(path, manifest | {"status": "failed", "reason": reason})
+        if is_new and isinstance(error, UserError | EnvironmentFault) and not (path / "metrics.jsonl").exists():
+            shutil.rmtree(path)
+            return
+        reason = str(error) if isinstance(error, ReglajError) else type(error).__name__
+        write_manifest(path, read_manifest(path) | {"status": "failed", "reason": reason})

@@ -33,14 +33,15 @@ if TYPE_CHECKING:
 class Encoded:
     """Examples as the model sees them: token ids, and what the task wants of each in its own form."""
 
-    ids: list[str]
+    places: list[str]
+    """File and line of each, for messages."""
     rows: TokenRows
     targets: Any
     cut: int
     """Texts longer than the context, cut at the end."""
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.places)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +175,12 @@ class Task(ABC):
         """A batch as batches of one row."""
 
     @abstractmethod
-    def row_ids(self, batch: Any) -> tuple[str, ...]:
-        """The identities of a batch's rows."""
+    def row_places(self, batch: Any) -> tuple[str, ...]:
+        """File and line of a batch's rows."""
+
+    def accepts(self, target: str) -> bool:
+        """Whether the trained model can be scored on a row with this target."""
+        return True
 
     @abstractmethod
     def outputs(self, learner: Learner, batch: Any) -> Tensor:

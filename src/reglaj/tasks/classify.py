@@ -114,7 +114,8 @@ class Classify(Task):
 
         rows, cut = encode_texts(tokenizer, examples.column("text"), max_tokens)
         targets = np.array([self._number[label] for label in examples.column("label")], dtype=np.int64)
-        return Encoded(ids=examples.ids, rows=rows, targets=targets, cut=cut)
+        places = [f"{source}, line {line}" for source, line in zip(examples.source, examples.line, strict=True)]
+        return Encoded(places=places, rows=rows, targets=targets, cut=len(cut))
 
     def objective(self, train: TrainConfig, encoded: Encoded) -> CrossEntropy:
         import numpy as np
@@ -137,7 +138,7 @@ class Classify(Task):
         return LabelledBatch(
             tokens=TokenBatch.of([encoded.rows[row] for row in rows], device),
             labels=torch.from_numpy(encoded.targets[rows]).to(device),
-            ids=tuple(encoded.ids[row] for row in rows),
+            places=tuple(encoded.places[row] for row in rows),
         )
 
     def cut_rows(self, batch: LabelledBatch) -> list[LabelledBatch]:
@@ -149,13 +150,13 @@ class Classify(Task):
             LabelledBatch(
                 tokens=TokenBatch(input_ids=text, lengths=(len(text),)),
                 labels=batch.labels[i : i + 1],
-                ids=(batch.ids[i],),
+                places=(batch.places[i],),
             )
             for i, text in enumerate(texts)
         ]
 
-    def row_ids(self, batch: LabelledBatch) -> tuple[str, ...]:
-        return batch.ids
+    def row_places(self, batch: LabelledBatch) -> tuple[str, ...]:
+        return batch.places
 
     def outputs(self, learner: Learner, batch: LabelledBatch) -> Tensor:
         return learner.outputs(batch.tokens)
@@ -263,6 +264,9 @@ class Classify(Task):
             for row in worst.tolist()
         ]
 
+    def accepts(self, target: str) -> bool:
+        return target in self._number
+
     def _refuse_unknown_labels(self, examples: Examples) -> None:
         unknown = sorted(set(examples.column("label")) - set(self.labels))
         if unknown:
@@ -291,21 +295,33 @@ class Classify(Task):
     ) -> list[dict[str, Any]]:
         from reglaj.models.encoding import encode_texts
 
-        answered = [i for i, text in enumerate(texts) if isinstance(text, str) and text.strip()]
-        answers: list[dict[str, Any]] = [
-            {"input": text, "error": "empty text" if isinstance(text, str) or text is None else "not a text"}
-            for text in texts
-        ]
+        answers: list[dict[str, Any]] = [{"input": text, "error": _refusal(text)} for text in texts]
+        answered = [i for i, answer in enumerate(answers) if answer["error"] is None]
         if not answered:
             return answers
-        rows, _ = encode_texts(tokenizer, [texts[i] for i in answered], max_tokens)
+        rows, cut = encode_texts(tokenizer, [texts[i] for i in answered], max_tokens)
         for i, row in zip(answered, softmax(learner.scores(rows, console, "predicting")), strict=True):
             answers[i] = {
                 "input": texts[i],
                 "prediction": self.labels[int(row.argmax())],
                 "probabilities": {label: float(p) for label, p in zip(self.labels, row, strict=True)},
             }
+        for place in cut:  # longer than the context: answered from its beginning, and said
+            answers[answered[place]]["cut"] = True
         return answers
+
+
+def _refusal(text: Any) -> str | None:
+    """Why a text cannot be answered, or None."""
+    if text is None or (isinstance(text, str) and not text.strip()):
+        return "empty text"
+    if not isinstance(text, str):
+        return "not a text"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "not a text: it holds half a surrogate pair"
+    return None
 
 
 def softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -11,9 +11,10 @@ from typing import Any, TextIO
 from torch import Tensor
 
 from reglaj.core.console import Advance
+from reglaj.core.errors import Problem
 from reglaj.training.config import EarlyStoppingConfig
 from reglaj.training.learner import Learner
-from reglaj.training.step import FinishedStep
+from reglaj.training.step import FinishedStep, NonFiniteError
 
 _LOWER_IS_BETTER = frozenset({"validation_loss"})
 
@@ -84,6 +85,7 @@ class Validation:
         if finished.step % self.every and finished.step != self.total_steps:
             return False
         started = time.perf_counter()
+        self._refuse_non_finite(finished.step)
         metrics = self.measure()
         self.log.write({"event": "evaluation", "step": finished.step, "epoch": round(finished.epoch, 6), **metrics})
         self.seconds += time.perf_counter() - started
@@ -103,6 +105,20 @@ class Validation:
         """Put the best weights back into the learner."""
         if self._best_weights is not None:
             self.learner.restore(self._best_weights)
+
+    def _refuse_non_finite(self, step: int) -> None:
+        """A finite gradient can still carry a weight out of range. The last step is always followed by this."""
+        broken = [name for name, tensor in self.learner.trained().items() if not bool(tensor.isfinite().all())]
+        if broken:
+            raise NonFiniteError(
+                Problem(
+                    where=f"step {step}",
+                    given=f"{len(broken)} trained tensors are not finite, {broken[0]} first",
+                    allowed="finite weights",
+                    why="a step since the last evaluation carried them out of range",
+                    remedy="lower train.learning_rate; nothing was saved",
+                )
+            )
 
     @staticmethod
     def _rank(metrics: dict[str, float], stopping: EarlyStoppingConfig) -> tuple[float, float]:

@@ -33,7 +33,7 @@ class Supervision(Generic[B]):
     load: Callable[[list[int]], B]
     forward: Callable[[B], Tensor]
     objective: Objective[B]
-    row_ids: Callable[[B], Sequence[str]]
+    row_places: Callable[[B], Sequence[str]]
     cut_rows: Callable[[B], list[B]]
     measure: Callable[[], dict[str, float]]
 
@@ -73,7 +73,7 @@ def build_step(learner: Learner, supervision: Supervision[B], config: TrainConfi
         build_optimizer(groups, config.weight_decay),
         max_grad_norm=config.max_grad_norm,
         autocast=learner.engine.autocast(),
-        row_ids=supervision.row_ids,
+        row_places=supervision.row_places,
         cut_rows=supervision.cut_rows,
     )
 

@@ -48,7 +48,7 @@ class StepResult:
 class Step(Generic[B]):
     """Moves the parameters once per call.
 
-    forward: micro-batch to outputs, with gradient. row_ids: names of a micro-batch's rows, for messages.
+    forward: micro-batch to outputs, with gradient. row_places: where a micro-batch's rows stand, for messages.
     cut_rows: splits a micro-batch into single rows; used only to find the row behind a non-finite loss.
     """
 
@@ -60,7 +60,7 @@ class Step(Generic[B]):
         *,
         max_grad_norm: float | None,
         autocast: torch.autocast | None = None,
-        row_ids: Callable[[B], Sequence[str]],
+        row_places: Callable[[B], Sequence[str]],
         cut_rows: Callable[[B], list[B]],
     ) -> None:
         self.forward = forward
@@ -68,7 +68,7 @@ class Step(Generic[B]):
         self.optimizer = optimizer
         self.max_grad_norm = max_grad_norm
         self.autocast: contextlib.AbstractContextManager[Any] = autocast or contextlib.nullcontext()
-        self.row_ids = row_ids
+        self.row_places = row_places
         self.cut_rows = cut_rows
         self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
 
@@ -117,13 +117,13 @@ class Step(Generic[B]):
     def _non_finite(self, number: int, loss: float, micro_batches: Sequence[B]) -> NonFiniteError:
         rows = [row for batch in micro_batches for row in self.cut_rows(batch)]
         guilty = []
-        with torch.no_grad():
+        with torch.no_grad(), self.autocast:
             for row in rows:
                 terms = self.objective.terms(self.forward(row), row)
                 if not all(bool(term.sum.isfinite()) for term in terms.values()):
                     guilty.append(row)
         named = guilty or rows
-        names = [name for row in named for name in self.row_ids(row)]
+        names = [name for row in named for name in self.row_places(row)]
         what = "the loss" if not _is_finite(loss) else "the gradient"
         return NonFiniteError(
             Problem(
