@@ -1,6 +1,6 @@
 """One epoch of fine-tuning against the Hugging Face Trainer (with PEFT for LoRA): same rows, same order, same model.
 
-    python benchmarks/training.py [--rows 960] [--repeats 3] [--methods full,lora]
+    python benchmarks/training.py [--rows 640] [--repeats 3] [--methods full,lora]
 
 Both sides train the same backbone with the same mean-pooling head from the same weights, with the model's own
 dropout, the same AdamW, schedule and clipping, batch 32, float32. The Trainer gets its rows already in our
@@ -235,7 +235,7 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     """Measure, write JSON, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=960)
+    parser.add_argument("--rows", type=int, default=640)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--methods", default="full,lora")
     options = parser.parse_args()
