@@ -137,4 +137,15 @@ def _answers_in(file: Path) -> Iterator[dict[str, Any]]:
         else:
             csv.field_size_limit(sys.maxsize)  # a text may be longer than the module's own limit
             for row in csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ","):
-                yield {key: value for key, value in row.items() if value}
+                yield _from_cells(row)
+
+
+def _from_cells(row: dict[str, str]) -> dict[str, Any]:
+    """An answer back from the cells of a table."""
+    answer: dict[str, Any] = {"input": row["input"]}
+    if row["error"]:
+        answer["error"] = row["error"]
+    else:
+        answer["prediction"] = row["prediction"]
+        answer["probabilities"] = json.loads(row["probabilities"] or "{}")
+    return answer | {"line": int(row["line"])}

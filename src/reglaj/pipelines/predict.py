@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from reglaj.pipelines.assemble import Assembled
     from reglaj.pipelines.recipe import Recipe
 
+TABLE_COLUMNS = ("line", "input", "prediction", "probability", "probabilities", "error")
+"""Of csv and tsv: `probability` is that of the prediction, `probabilities` a JSON object of all."""
 WRITERS = ("csv", "tsv", "jsonl", "json")
 _BATCH_ROWS = 4096
 
@@ -182,11 +184,13 @@ def _writer(kind: str, file: TextIO) -> Callable[[list[dict[str, Any]] | None], 
             kept.extend(answers) if answers is not None else json.dump(kept, file, ensure_ascii=False)
         )
     table = csv.writer(file, delimiter="\t" if kind == "tsv" else ",", lineterminator="\n")
-    table.writerow(["line", "input", "prediction", "probability", "error"])
+    table.writerow(TABLE_COLUMNS)
     return lambda answers: table.writerows(_cells(answer) for answer in answers or [])
 
 
 def _cells(answer: Mapping[str, Any]) -> list[Any]:
-    probability = answer.get("probabilities", {}).get(answer.get("prediction"))
+    every = answer.get("probabilities", {})
+    probability = every.get(answer.get("prediction"))
     shown = "" if probability is None else f"{probability:.6f}"
-    return [answer["line"], answer["input"], answer.get("prediction", ""), shown, answer.get("error", "")]
+    listed = json.dumps(every, ensure_ascii=False) if every else ""
+    return [answer["line"], answer["input"], answer.get("prediction", ""), shown, listed, answer.get("error", "")]
