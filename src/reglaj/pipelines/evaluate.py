@@ -62,13 +62,13 @@ def evaluate(
 
 
 def _stored(path: Path, *, is_same_test: bool) -> dict[str, Any]:
-    """What report.json says of the model itself; its baselines only where they were scored on the same rows."""
+    """What report.json says of the model itself; of its run and baselines only where the same rows are scored."""
     try:
         report = json.loads((path / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         report = {}
-    kept = {key: report[key] for key in ("name", "model", "cost", "training", "weights_sha256") if key in report}
-    return {**kept, "baselines": report.get("baselines", {}) if is_same_test else {}}
+    keys = ("name", "model", "weights_sha256") + (("cost", "training", "baselines") if is_same_test else ())
+    return {"baselines": {}, **{key: report[key] for key in keys if key in report}}
 
 
 def _sealed_test(path: Path, console: Console) -> tuple[Examples, dict[str, Any], dict[str, Any]]:
