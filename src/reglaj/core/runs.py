@@ -153,7 +153,14 @@ def find_run(text: str, runs: Path = Path("runs")) -> Path:
 
 
 def list_runs(runs: Path) -> list[RunSummary]:
-    """Every run below `runs`, oldest first."""
+    """Every run below `runs`, oldest first. Raises `UserError` when that is a file."""
+    if runs.exists() and not runs.is_dir():
+        raise user_error(
+            f"{str(runs)!r} is a file",
+            allowed="the folder in which runs lie",
+            why="a file holds no runs",
+            remedy="name the folder with --runs DIR",
+        )
     summaries = []
     for folder in _all_runs(runs):
         manifest = read_manifest(folder)
