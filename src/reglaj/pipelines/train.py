@@ -69,10 +69,11 @@ def train(
         fresh=fresh,
         facts={"task": plan.task, "method": plan.method.name, "model": plan.model, "data_key": data.key},
     )
-    with contextlib.nullcontext() if status == "finished" else locked(path):
+    if status == "finished" and (finished := _finished(path, console)):
+        return finished
+    with locked(path):
         # Asked again under the lock: another process may have finished the run since.
-        finished = _finished(path, console)
-        if finished:
+        if finished := _finished(path, console):
             return finished
         console.say(f"{path}: {'a new run' if status == 'new' else 'starting again, for it was not finished'}")
         try:
