@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -55,8 +55,12 @@ class ScoreHead(nn.Module):
         shape = {"width": self.linear.in_features, "outputs": self.linear.out_features, "pooling": self.pooling}
         write_json(folder / "head.json", shape | {"dropout": self.dropout.p})
 
+    def loaded(self, folder: Path) -> Self:
+        """A head of what lies in a folder, on the same device."""
+        return type(self).load(folder).to(self.linear.weight.device)
+
     @classmethod
-    def load(cls, folder: Path) -> ScoreHead:
+    def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote."""
         from safetensors.torch import load_file
 

@@ -22,7 +22,24 @@ def load_backbone(facts: ModelFacts, *, dropout: float | None = None) -> PreTrai
     dropout: overrides every dropout probability of the config; None keeps the model's own.
     Raises `UserError` when transformers does not know the architecture or the weights do not fit it.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoModel
+
+    extra: dict[str, Any] = {"add_pooling_layer": False} if _has_pooler(facts) else {}
+    return _load(facts, AutoModel, dropout, extra)
+
+
+def load_causal(facts: ModelFacts, *, dropout: float | None = None) -> PreTrainedModel:
+    """The model with its output matrix, as transformers has it: float32, on the CPU, in evaluation mode.
+
+    Otherwise as `load_backbone`.
+    """
+    from transformers import AutoModelForCausalLM
+
+    return _load(facts, AutoModelForCausalLM, dropout, {})
+
+
+def _load(facts: ModelFacts, kind: Any, dropout: float | None, extra: dict[str, Any]) -> PreTrainedModel:
+    from transformers import AutoConfig
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()  # the load report speaks of heads that we replace on purpose
@@ -31,8 +48,7 @@ def load_backbone(facts: ModelFacts, *, dropout: float | None = None) -> PreTrai
         config = AutoConfig.from_pretrained(facts.folder, trust_remote_code=False, local_files_only=True)
         if dropout is not None:
             _set_dropout(config, dropout)
-        extra: dict[str, Any] = {"add_pooling_layer": False} if _has_pooler(facts) else {}
-        model, report = AutoModel.from_pretrained(
+        model, report = kind.from_pretrained(
             facts.folder,
             config=config,
             dtype=torch.float32,

@@ -16,7 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-Layout = Literal["packed", "padded"]
+from reglaj.models.causal import ATTENTION_NAME as CAUSAL_NAME
+from reglaj.models.causal import PACKABLE_DECODERS, register_causal_attention
+
+Layout = Literal["packed", "packed-causal", "padded"]
 ATTENTION_NAME = "reglaj_packed"
 # Position ids, token types and attention of these were read and are tested; others run padded.
 PACKABLE = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "distilbert"})
@@ -123,13 +126,21 @@ def packed_attention(
 def hidden_states(model: nn.Module, batch: TokenBatch, layout: Layout, position_offset: int = 0) -> Tensor:
     """The last hidden state of every token: (T, D), texts one after the other."""
     device = batch.input_ids.device
+    if layout == "packed-causal":
+        with _Attention(model, CAUSAL_NAME):
+            output = model(
+                input_ids=batch.input_ids[None],
+                position_ids=_positions(batch, 0),
+                lengths=batch.lengths,
+                use_cache=False,
+            )
+        return output.last_hidden_state[0]
     pad_layout = PadLayout.of(batch.lengths, device)
     if layout == "packed":
-        positions = np.concatenate([np.arange(length) for length in batch.lengths]) + position_offset
         with _Attention(model, ATTENTION_NAME):
             output = model(
                 input_ids=batch.input_ids[None],
-                position_ids=torch.from_numpy(positions).to(device)[None],
+                position_ids=_positions(batch, position_offset),
                 pad_layout=pad_layout,
             )
         return output.last_hidden_state[0]
@@ -138,6 +149,12 @@ def hidden_states(model: nn.Module, batch: TokenBatch, layout: Layout, position_
     output = model(input_ids=grid.masked_fill(~pad_layout.mask, 0), attention_mask=pad_layout.mask.long(), **extra)
     states: Tensor = output.last_hidden_state
     return _ToPacked.apply(states.reshape(-1, states.shape[-1]), pad_layout)
+
+
+def _positions(batch: TokenBatch, offset: int) -> Tensor:
+    """(1, T): positions start anew with each text."""
+    positions = np.concatenate([np.arange(length) for length in batch.lengths]) + offset
+    return torch.from_numpy(positions).to(batch.input_ids.device)[None]
 
 
 class _Attention:
@@ -161,8 +178,9 @@ def choose_layout(model: nn.Module, model_type: str, position_offset: int, vocab
     The check runs three short rows of fixed tokens through the model, without dropout: it costs milliseconds,
     and a leak between texts or a wrong position shows as a difference far above rounding.
     """
-    if model_type not in PACKABLE:
+    if model_type not in PACKABLE | PACKABLE_DECODERS:
         return "padded", f"packing is not tested for {model_type!r}"
+    layout: Layout = "packed" if model_type in PACKABLE else "packed-causal"
     register_attention()
     generator = np.random.default_rng(0)
     # The upper half of a vocabulary holds words: a padding id among them would move RoBERTa's own positions.
@@ -171,18 +189,19 @@ def choose_layout(model: nn.Module, model_type: str, position_offset: int, vocab
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        together = hidden_states(model, TokenBatch.of(rows, device), "packed", position_offset)
+        together = hidden_states(model, TokenBatch.of(rows, device), layout, position_offset)
         alone = torch.cat([hidden_states(model, TokenBatch.of([row], device), "padded") for row in rows])
     model.train(was_training)
     difference = (together - alone).abs().max().item()
     scale = alone.abs().max().item()
     if not difference <= PROBE_TOLERANCE * max(scale, 1.0):
         return "padded", f"a packed pass differs from texts alone by {difference:.1e}"
-    return "packed", "a packed pass equals texts alone"
+    return layout, "a packed pass equals texts alone"
 
 
 def register_attention() -> None:
-    """Make `reglaj_packed` known to transformers; harmless when called again."""
+    """Make our attentions known to transformers; harmless when called again."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION_NAME, packed_attention)
+    register_causal_attention()

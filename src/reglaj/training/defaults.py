@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reglaj.methods.base import Method
@@ -14,19 +15,36 @@ if TYPE_CHECKING:
 LARGEST_BATCH = 32
 SMALLEST_BATCH = 4
 ENOUGH_STEPS = 100
-LONGEST_TEXT = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskDefaults:
+    """What a task says about values that a recipe may leave out. epochs: None leaves them to the method."""
+
+    stopping_metric: str
+    longest_text: int = 512
+    epochs: int | None = None
+    has_new_head: bool = True
+
+
+def derive_context(config: TrainConfig, facts: ModelFacts, task: TaskDefaults) -> dict[str, tuple[Any, str]]:
+    """`max_tokens`, which is needed before the data is read: key to (value, reason)."""
+    if config.max_tokens is not None:
+        return {}
+    value = min(facts.context, task.longest_text)
+    return {"max_tokens": (value, f"what {facts.name} can read, at most {task.longest_text}")}
 
 
 def derive_training(
-    config: TrainConfig, method: type[Method[MethodConfig]], facts: ModelFacts, num_rows: int, stopping_metric: str
+    config: TrainConfig, method: type[Method[MethodConfig]], facts: ModelFacts, num_rows: int, task: TaskDefaults
 ) -> dict[str, tuple[Any, str]]:
     """Key of `train` to (value, reason), for every key that was left out and has no value of its own."""
     derived: dict[str, tuple[Any, str]] = {}
     name = f"the default of {method.config_type.model_fields['name'].default}"
     epochs = config.epochs
     if epochs is None:
-        epochs = method.default_epochs()
-        derived["epochs"] = (epochs, name)
+        epochs = task.epochs or method.default_epochs()
+        derived["epochs"] = (epochs, "the default of the task" if task.epochs else name)
     if config.batch_size is None:
         fitting = num_rows * epochs // ENOUGH_STEPS
         size = max(SMALLEST_BATCH, min(LARGEST_BATCH, fitting))
@@ -37,13 +55,8 @@ def derive_training(
             method.default_learning_rate(facts),
             f"{name} for {facts.parameters / 1e6:.0f} million parameters",
         )
-    if config.head_learning_rate is None:
+    if config.head_learning_rate is None and task.has_new_head:
         derived["head_learning_rate"] = (method.default_head_learning_rate(facts), name)
-    if config.max_tokens is None:
-        derived["max_tokens"] = (
-            min(facts.context, LONGEST_TEXT),
-            f"what {facts.name} can read, at most {LONGEST_TEXT}",
-        )
     if config.early_stopping and config.early_stopping.metric is None:
-        derived["early_stopping.metric"] = (stopping_metric, "what the task is judged by")
-    return derived
+        derived["early_stopping.metric"] = (task.stopping_metric, "what the task is judged by")
+    return derived | derive_context(config, facts, task)

@@ -14,7 +14,10 @@ from reglaj.training.config import TrainConfig
 
 # Tokens of one forward pass. On a CPU larger passes bring nothing once the matrices fill its caches, and cost memory.
 CPU_MICRO_BATCH_TOKENS = 4096
+CPU_DECODER_MICRO_BATCH_TOKENS = 2048  # 30 layers of width 576 keep 2 MB per token for the backward pass
 CUDA_MICRO_BATCH_TOKENS = 16384
+WIDE = 512
+"""Width from which a processor with bfloat16 units is faster in it, conversions included (2.2 times at 576)."""
 EVALUATION_FACTOR = 2  # no gradients are kept, so a pass can be larger
 
 
@@ -33,6 +36,11 @@ class Engine:
     def facts(self) -> dict[str, Any]:
         """For the manifest."""
         return asdict(self)
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether a batch costs as much as its longest row in every place, somewhere in the model."""
+        return self.layout != "packed-causal"
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass: multiplies in bfloat16 where that was chosen, weights stay float32."""
@@ -53,23 +61,31 @@ def choose_device(config: TrainConfig) -> str:
     return "cuda" if config.device != "cpu" and has_cuda else "cpu"
 
 
-def choose_engine(config: TrainConfig, device: str, layout: Layout, layout_reason: str) -> Engine:
-    """Fill in what the recipe leaves open."""
+def choose_engine(config: TrainConfig, device: str, layout: Layout, layout_reason: str, width: int = 0) -> Engine:
+    """Fill in what the recipe leaves open. width: that of the model's hidden states."""
     on_cuda = device == "cuda"
-    if config.precision == "auto":
-        precision = "bfloat16" if on_cuda and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    else:
-        precision = config.precision
     return Engine(
         device=device,
-        precision="bfloat16" if precision == "bfloat16" else "float32",
+        precision=_choose_precision(device, width) if config.precision == "auto" else config.precision,
         layout=layout,
         layout_reason=layout_reason,
-        micro_batch_tokens=config.micro_batch_tokens
-        or (CUDA_MICRO_BATCH_TOKENS if on_cuda else CPU_MICRO_BATCH_TOKENS),
+        micro_batch_tokens=config.micro_batch_tokens or _micro_batch_tokens(device, layout),
         threads=torch.get_num_threads(),
         hardware=torch.cuda.get_device_name() if on_cuda else _processor(),
     )
+
+
+def _micro_batch_tokens(device: str, layout: Layout) -> int:
+    if device == "cuda":
+        return CUDA_MICRO_BATCH_TOKENS
+    return CPU_DECODER_MICRO_BATCH_TOKENS if layout == "packed-causal" else CPU_MICRO_BATCH_TOKENS
+
+
+def _choose_precision(device: str, width: int) -> Literal["float32", "bfloat16"]:
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    has_units = any(torch.cpu.get_capabilities().get(unit) for unit in ("avx512_bf16", "amx_bf16"))
+    return "bfloat16" if has_units and width >= WIDE else "float32"
 
 
 def _processor() -> str:

@@ -65,8 +65,8 @@ def plan_for(config: TrainConfig, rows: TokenRows) -> BatchPlan:
 
 def build_step(learner: Learner, supervision: Supervision[B], config: TrainConfig) -> Step[B]:
     """The optimizer step of a resolved `train` section."""
-    assert config.learning_rate and config.head_learning_rate
-    groups = learner.parameter_groups(config.learning_rate, config.head_learning_rate)
+    assert config.learning_rate, "a resolved recipe names its learning rates"
+    groups = learner.parameter_groups(config.learning_rate, config.head_learning_rate or 0.0)
     return Step(
         supervision.forward,
         supervision.objective,
@@ -95,7 +95,8 @@ def fit(
     )
 
     def load(rows: Sequence[int]) -> list[B]:
-        groups = micro_batches(rows, plan.lengths, learner.engine.micro_batch_tokens)
+        engine = learner.engine
+        groups = micro_batches(rows, plan.lengths, engine.micro_batch_tokens, is_padded=engine.is_padded)
         return [supervision.load(group) for group in groups]
 
     started = time.perf_counter()

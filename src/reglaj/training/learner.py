@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from reglaj.core.console import SILENT, Console
 from reglaj.data.batching import micro_batches
+from reglaj.models.causal import ATTENTION_NAME
 from reglaj.models.encoding import TokenRows
 from reglaj.models.heads import ScoreHead, pool
 from reglaj.models.packing import TokenBatch, hidden_states
+from reglaj.models.vocabulary import VocabularyHead
 from reglaj.training.engine import EVALUATION_FACTOR, Engine
 
 if TYPE_CHECKING:
@@ -26,29 +28,51 @@ if TYPE_CHECKING:
     from reglaj.models.inspect import ModelFacts
 
 
-class Learner:
-    """Legend: B texts, T tokens of all of them, D width, C outputs."""
+Head = ScoreHead | VocabularyHead
 
-    def __init__(self, backbone: nn.Module, handle: Handle, head: ScoreHead, facts: ModelFacts, engine: Engine) -> None:
+
+class Learner:
+    """Legend: B texts, T tokens of all of them, D width, C outputs, P supervised tokens."""
+
+    def __init__(self, backbone: Any, handle: Handle, head: Head, facts: ModelFacts, engine: Engine) -> None:
         self.backbone = backbone.to(engine.device)
         self.handle = handle
-        self.head = head.to(engine.device)
+        self.head: Any = head.to(engine.device)
         self.facts = facts
         self.engine = engine
         self.trunk_is_frozen = not handle.parameters()
 
+    def hidden(self, tokens: TokenBatch) -> Tensor:
+        """The last hidden state of every token: (T, D), texts one after the other."""
+        with torch.no_grad() if self.trunk_is_frozen else contextlib.nullcontext():
+            # A model with an output matrix has its trunk as `base_model`; a bare trunk is its own.
+            trunk = self.backbone.base_model
+            return hidden_states(trunk, tokens, self.engine.layout, self.facts.position_offset)
+
     def outputs(self, tokens: TokenBatch) -> Tensor:
         """Scores of each text: (B, C)."""
-        with torch.no_grad() if self.trunk_is_frozen else contextlib.nullcontext():
-            hidden = hidden_states(self.backbone, tokens, self.engine.layout, self.facts.position_offset)
-        return self.head(hidden, tokens.lengths)
+        scores: Tensor = self.head(self.hidden(tokens), tokens.lengths)
+        return scores
+
+    def token_losses(self, tokens: TokenBatch, predictors: Tensor, targets: Tensor) -> Tensor:
+        """Negative log-likelihood in nats of each target after the token at its predictor: (P,) float32."""
+        losses: Tensor = self.head.token_losses(self.hidden(tokens).index_select(0, predictors), targets)
+        return losses
+
+    def checkpoint_gradients(self) -> None:
+        """Keep one hidden state per layer and make the rest again in the backward pass: less memory, more time."""
+        self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        if self.engine.layout == "packed-causal":
+            # The second forward happens outside of ours and must meet the same attention.
+            self.backbone.config._attn_implementation = ATTENTION_NAME
 
     def parameter_groups(
         self, learning_rate: float, head_rate: float
     ) -> list[tuple[list[tuple[str, nn.Parameter]], float]]:
         """What moves, with its peak learning rate: the method's groups, then the head."""
         groups = [(named, learning_rate) for named in self.handle.parameters().values()]
-        return [*groups, (list(self.head.named_parameters()), head_rate)]
+        head = list(self.head.named_parameters())
+        return [*groups, (head, head_rate)] if head else groups
 
     def trained(self) -> dict[str, Tensor]:
         """Every trained tensor by name, the head's under `head.`; detached, on their device."""
@@ -87,20 +111,21 @@ class Learner:
         with self.handle.using(None):
             return self._map(
                 rows,
-                lambda tokens: pool(
-                    hidden_states(self.backbone, tokens, self.engine.layout, self.facts.position_offset),
-                    tokens.lengths,
-                    self.head.pooling,
-                ),
+                lambda tokens: pool(self.hidden(tokens), tokens.lengths, self.head.pooling),
                 console,
                 "embedding with the frozen model",
             )
+
+    def groups(self, lengths: NDArray[np.int64]) -> list[list[int]]:
+        """Rows in batches for a pass without gradients, longest first."""
+        budget = self.engine.micro_batch_tokens * EVALUATION_FACTOR
+        return micro_batches(range(len(lengths)), lengths, budget, is_padded=self.engine.is_padded)
 
     def _map(
         self, rows: TokenRows, function: Callable[[TokenBatch], Tensor], console: Console, description: str
     ) -> NDArray[np.float32]:
         results: list[NDArray[np.float32]] = []
-        groups = micro_batches(range(len(rows)), rows.lengths, self.engine.micro_batch_tokens * EVALUATION_FACTOR)
+        groups = self.groups(rows.lengths)
         with self.evaluating(), console.progress(description, len(rows)) as advance:
             for group in groups:
                 tokens = TokenBatch.of([rows[row] for row in group], self.engine.device)
@@ -114,6 +139,12 @@ class Learner:
         """What was learnt: the method's files and the head, directly in `folder`."""
         self.handle.save(folder)
         self.head.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Take over what `save` wrote."""
+        self.handle.load(folder)
+        self.head = self.head.loaded(folder)
+        self.train(False)
 
 
 def weights_sha256(tensors: dict[str, Tensor]) -> str:
