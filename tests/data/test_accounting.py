@@ -117,7 +117,8 @@ def test_each_bucket_with_line_and_reason(tmp_path: Path) -> None:
         11: ("unreadable", "a quote is opened in this line and never closed"),
     }
     assert data.report["read"] == len(rows) + len(bad)
-    assert {bucket for bucket, _ in found.values()} == set(REASONS)
+    of_conversations = {"no_supervised_token", "too_long", "broken_turns"}
+    assert {bucket for bucket, _ in found.values()} == set(REASONS) - of_conversations
 
 
 def test_all_of_a_contradiction_goes_or_one_of_each_stays(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def account(columns: Columns, config: DataConfig, split: Split, *, has_labels: b
     _compare(columns, accounts, keep_contradictions=config.contradictory_labels == "keep")
     needs_labels = has_labels and split.needs_labels
     if not (accounts.bucket == UNDECIDED).any():
-        raise _nothing_left(accounts)
+        raise _nothing_left(columns, accounts, config, has_labels=has_labels)
     if needs_labels:
         _refuse_one_class(columns, accounts)
         _drop_rare(columns, accounts, config.min_label_rows)
@@ -181,14 +181,29 @@ def _refuse_one_class(columns: Columns, accounts: Accounts) -> None:
         )
 
 
-def _nothing_left(accounts: Accounts) -> UserError:
+def _nothing_left(columns: Columns, accounts: Accounts, config: DataConfig, *, has_labels: bool) -> UserError:
+    counts = {name: int((accounts.bucket == CODE[name]).sum()) for name in REASONS}
+    most = max(counts, key=lambda name: counts[name])
+    why = _dropped(accounts)
+    if most in columns.first_reasons:
+        why += f"; the first {most} at {columns.first_reasons[most]}"
     return user_error(
         f"none of the {len(accounts.bucket):,} records can be used",
-        allowed="records with a text and a label",
-        why=_dropped(accounts),
-        remedy="check that the columns are the right ones (data.sources.columns), and the file's kind",
+        allowed="records with a text and a label" if has_labels else "records with something to learn from",
+        why=why,
+        remedy=_remedy(most, config),
         where="data.sources",
     )
+
+
+def _remedy(most: str, config: DataConfig) -> str:
+    """What to do where most records are in that bucket."""
+    if most == "too_long":
+        raised = "raise train.max_tokens (up to what the model takes)"
+        return raised if config.too_long == "truncate_prompt" else f"{raised}, or set data.too_long: truncate_prompt"
+    if most in ("no_supervised_token", "broken_turns"):
+        return "mend the turns, or check that the columns are the right ones (data.sources.columns)"
+    return "check that the columns are the right ones (data.sources.columns), and the file's kind"
 
 
 def _dropped(accounts: Accounts) -> str:

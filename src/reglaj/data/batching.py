@@ -47,17 +47,23 @@ class BatchPlan:
         return int(self.lengths[list(rows)].sum())
 
 
-def micro_batches(rows: Sequence[int], lengths: np.ndarray[Any, np.dtype[np.int64]], budget: int) -> list[list[int]]:
-    """Cut rows into groups of similar length whose padded size (rows x longest) keeps the token budget.
+def micro_batches(
+    rows: Sequence[int], lengths: np.ndarray[Any, np.dtype[np.int64]], budget: int, *, is_padded: bool = True
+) -> list[list[int]]:
+    """Cut rows into groups of similar length that keep the token budget.
 
+    is_padded: a group costs rows x longest, as where attention needs a grid; otherwise the sum of its tokens.
     A row longer than the budget is a group of its own. Longest first, so that memory peaks at the beginning.
     """
     groups: list[list[int]] = []
-    longest = 0
+    longest = used = 0
     for row in sorted(rows, key=lambda row: (-int(lengths[row]), row)):
-        if groups and (len(groups[-1]) + 1) * longest <= budget:
+        length = int(lengths[row])
+        cost = longest * (len(groups[-1]) + 1) if groups and is_padded else used + length
+        if groups and cost <= budget:
             groups[-1].append(row)
+            used += length
         else:
             groups.append([row])
-            longest = int(lengths[row])
+            longest = used = length
     return groups

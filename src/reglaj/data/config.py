@@ -55,3 +55,6 @@ class DataConfig(Config):
     """Equal text under different labels: `drop` all of it, or `keep` one record per label (in one part)."""
     min_label_rows: int = Field(3, ge=3)
     """A label with fewer distinct texts cannot be in all three parts: its records are dropped as `rare_label`."""
+    too_long: Literal["drop", "truncate_prompt", "split_turns"] = "drop"
+    """A conversation beyond `train.max_tokens`: `drop` it as `too_long`; `truncate_prompt` leaves out the oldest turns,
+    then the beginning of the question; `split_turns` makes an example of each stretch that fits. No answer is cut."""

@@ -6,16 +6,19 @@ line), never the texts. Legend: N records in the order they were read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from reglaj.data.folding import digest_pair, to_hashes
+from reglaj.data.folding import digest, digest_pair, fold, to_hashes
 from reglaj.data.reading.batch import Batch, excerpt
 from reglaj.data.roles import ColumnRoles
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from reglaj.data.shaping import Shaped
 
 # Order and names are those of reports and of docs/data.md; a reason to drop a record is added here and there.
 BUCKETS = (
@@ -29,6 +32,9 @@ BUCKETS = (
     "exact_duplicate",
     "contradictory_label",
     "rare_label",
+    "no_supervised_token",
+    "too_long",
+    "broken_turns",
     "filtered",
 )
 CODE = {name: code for code, name in enumerate(BUCKETS)}
@@ -50,7 +56,9 @@ class Columns:
     """The ledger as arrays.
 
     source: (N,) index of the source. line: (N,). bucket: (N,) code or UNDECIDED. exact, folded: (N, 2) uint64
-    digests of the input texts. label: (N,) index into label_names, -1 for none. length: (N, inputs) characters.
+    digests of the input texts, folded for records that were shaped of the texts of their group. label: (N,) index
+    into label_names, -1 for none. length: (N, inputs) characters; one figure for records that were shaped.
+    examples: (N,) how many the record gives. first_reasons: bucket to line and reason of the first record in it.
     """
 
     source: NDArray[np.int32]
@@ -60,7 +68,9 @@ class Columns:
     folded: NDArray[np.uint64]
     label: NDArray[np.int64]
     length: NDArray[np.int32]
+    examples: NDArray[np.int32]
     label_names: list[str]
+    first_reasons: dict[str, str]
 
     def __len__(self) -> int:
         return len(self.bucket)
@@ -73,27 +83,44 @@ class Ledger:
         self._roles = roles
         self._codes: dict[str, int] = {}
         self._parts: dict[str, list[NDArray[np.generic]]] = {}
+        self._first_reasons: dict[str, str] = {}
         self.num_records = 0
 
-    def add(self, source: int, batch: Batch) -> Entries:
-        """Enter a batch of the source with that index; its columns are in the order of the roles."""
+    @property
+    def num_stored(self) -> int:
+        """How many columns are stored of each record."""
+        return len(self._roles.names)
+
+    def add(self, source: int, batch: Batch, shaped: Sequence[Shaped | None] | None = None) -> Entries:
+        """Enter a batch of the source with that index; its columns are in the order of the roles.
+
+        shaped: what each record was shaped to, where a shaper did.
+        """
         import numpy as np
 
         size, num_inputs = len(batch), len(self._roles.inputs)
+        records = shaped or [None] * size
         buckets = np.full(size, UNDECIDED, dtype=np.int8)
-        lengths = np.zeros((size, num_inputs), dtype=np.int32)
+        lengths = np.zeros((size, 1 if shaped else num_inputs), dtype=np.int32)
         labels = np.full(size, -1, dtype=np.int64)
         entries = Entries([None] * size, [None] * size)
         exact, folded = [_NO_DIGEST] * size, [_NO_DIGEST] * size
-        for place, cells in enumerate(zip(*batch.cells, strict=True)):
+        for place, (cells, record) in enumerate(zip(zip(*batch.cells, strict=True), records, strict=True)):
             problem = self._problem(batch, place, cells)
             if problem:
-                bucket, entries.reasons[place], entries.excerpts[place] = problem
+                bucket, reason, entries.excerpts[place] = problem
+                entries.reasons[place] = reason
                 buckets[place] = CODE[bucket]
+                self._first_reasons.setdefault(bucket, f"line {batch.lines[place]}: {reason}")
                 continue
             texts = cells[:num_inputs]
-            exact[place], folded[place] = digest_pair(texts)
-            lengths[place] = [len(text) for text in texts]
+            if record:
+                exact[place], folded[place] = digest(texts), digest([fold(text) for text in record.group])
+                entries.excerpts[place] = excerpt(record.group[0] if record.group else texts[0])
+                lengths[place] = record.characters
+            else:
+                exact[place], folded[place] = digest_pair(texts)
+                lengths[place] = [len(text) for text in texts]
             if num_inputs < len(cells):
                 labels[place] = self._codes.setdefault(cells[num_inputs], len(self._codes))
         self._keep("source", np.full(size, source, dtype=np.int32))
@@ -103,6 +130,7 @@ class Ledger:
         self._keep("folded", to_hashes(folded))
         self._keep("label", labels)
         self._keep("length", lengths)
+        self._keep("examples", np.array([record.examples if record else 1 for record in records], dtype=np.int32))
         self.num_records += size
         return entries
 
@@ -131,4 +159,5 @@ class Ledger:
         names = sorted(self._codes)
         rank = np.full(len(names) + 1, -1, dtype=np.int64)  # the last one stands for -1, no label
         rank[[self._codes[name] for name in names]] = np.arange(len(names))
-        return Columns(**{**joined, "label": rank[joined["label"]]}, label_names=names)
+        numbered: dict[str, Any] = {**joined, "label": rank[joined["label"]]}
+        return Columns(**numbered, label_names=names, first_reasons=self._first_reasons)

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import Console
-from reglaj.core.errors import Problem, UserError, listing, nearest
+from reglaj.core.errors import Problem, UserError
 from reglaj.core.files import canonical_hash, new_folder, write_json
 from reglaj.data.config import DataConfig
 from reglaj.data.examples import Examples, PreparedData, load_prepared
+from reglaj.data.layouts import Chosen, choose_layout
 from reglaj.data.reading import Source, no_records, open_reader
 from reglaj.data.roles import ColumnRoles
+from reglaj.data.shaping import Shaper, shape_batch
 from reglaj.data.splits import SPLITS
 
 if TYPE_CHECKING:
@@ -36,12 +38,12 @@ _STARTER = "starter:"
 
 @dataclass(frozen=True)
 class _Opened:
-    """A source with its reader and the columns to take, in the order of the roles."""
+    """A source with its reader, and the layout that its columns are in."""
 
     source: Source
     digest: str
     reader: Reader
-    columns: list[str]
+    chosen: Chosen
 
 
 def prepare(  # noqa: PLR0913  (what the floors above know and this one may not ask for is handed in)
@@ -54,24 +56,27 @@ def prepare(  # noqa: PLR0913  (what the floors above know and this one may not 
     default_split: str,
     resolve_starter: Callable[[str], Path],
     console: Console,
+    shaper: Shaper | None = None,
 ) -> PreparedData:
     """The data folder for a recipe's `data` section; made once, and found again by its key.
 
     folder: what relative paths start from. store: where data folders live. resolve_starter: the local file
-    of a `starter:NAME`. Raises `UserError` with every problem of every source; then nothing is written.
+    of a `starter:NAME`. shaper: what makes stored columns of a record in one of the layouts of `roles`.
+    Raises `UserError` with every problem of every source; then nothing is written.
     """
+    assert shaper or not roles.layouts, "layouts hold other columns than those that are stored"
     if config.split.kind == "auto":
         config = config.model_copy(update={"split": config.split.model_copy(update={"kind": default_split})})
     split = SPLITS.get(config.split.kind, where="data.split.kind")()
     sources = _locate(config, folder, resolve_starter)
     digests = _digest(sources, console)
-    key = _key(config, roles, task, digests)
+    key = _key(config, roles, task, digests, shaper)
     stored = load_prepared(store / key)
     if stored:
         return stored
     opened = _open(sources, digests, roles)
     with _leaving_nothing(store), new_folder(store / key) as target:
-        _fill(target, opened, config, roles, split, console)
+        _fill(target, opened, config, roles, split, shaper, console)
     prepared = load_prepared(store / key)
     assert prepared, "a finished data folder has a report"
     for note in prepared.report["notes"]:
@@ -115,13 +120,23 @@ def _digest(sources: list[Source], console: Console) -> list[str]:
     return digests
 
 
-def _key(config: DataConfig, roles: ColumnRoles, task: str, digests: list[str]) -> str:
+def _key(config: DataConfig, roles: ColumnRoles, task: str, digests: list[str], shaper: Shaper | None) -> str:
     """What decides the files: contents and settings, and neither names nor places of the sources."""
     section = config.model_dump(mode="json")
     for source, values in zip(config.sources, section["sources"], strict=True):
         del values["path"]
-        values["columns"] = {role: source.columns.get(role, role) for role in roles.names}
-    facts = {"layout": _LAYOUT, "data": section, "task": task, "inputs": roles.inputs, "target": roles.target}
+        values["columns"] = {role: source.columns.get(role, role) for role in roles.source_names}
+    if shaper is None:
+        del section["too_long"]
+    facts: dict[str, Any] = {
+        "layout": _LAYOUT,
+        "data": section,
+        "task": task,
+        "inputs": roles.inputs,
+        "target": roles.target,
+    }
+    if shaper:
+        facts["shaper"] = dict(shaper.identity())
     return canonical_hash(facts | {"sources": digests})[:32]
 
 
@@ -134,59 +149,30 @@ def _open(sources: list[Source], digests: list[str], roles: ColumnRoles) -> list
         except UserError as error:
             problems += error.problems
             continue
-        found = column_problems(reader, source, roles, where=f"data.sources.{place}.columns")
-        problems += found
-        if not found:
-            columns = [source.columns.get(role, role) for role in roles.names]
-            opened.append(_Opened(source, digest, reader, columns))
+        if not reader.columns:
+            problems += no_records(source.name).problems
+            continue
+        where = f"data.sources.{place}.columns"
+        chosen = choose_layout(
+            reader, source.name, source.columns, roles, where=where, may_have_more=reader.may_have_more
+        )
+        if isinstance(chosen, Chosen):
+            opened.append(_Opened(source, digest, reader, chosen))
+        else:
+            problems += chosen
     if problems:
         raise UserError(*problems)
     return opened
 
 
-def column_problems(reader: Reader, source: Source, roles: ColumnRoles, *, where: str) -> list[Problem]:
-    """What is wrong with a source's `columns`: roles that the task lacks, and columns that the file lacks."""
-    problems = []
-    for role in sorted(source.columns.keys() - set(roles.names)):
-        guess = nearest(role, roles.names)
-        problems.append(
-            Problem(
-                where=f"{where}.{role}",
-                given=f"unknown role {role!r}",
-                allowed=listing(roles.names),
-                why="the task reads these columns and no others",
-                remedy=f"did you mean {guess!r}?" if guess else "remove it",
-            )
-        )
-    if not reader.columns and not problems:
-        return list(no_records(source.name).problems)
-    for role in roles.names:
-        column = source.columns.get(role, role)
-        if column not in reader.columns:
-            problems.append(_unknown_column(column, role, reader, source.name, where))
-    return problems
-
-
-def _unknown_column(column: str, role: str, reader: Reader, name: str, where: str) -> Problem:
-    guess = nearest(column, reader.columns)
-    numbered = [found for found in reader.columns if found.startswith(f"{column} (")]
-    if numbered:
-        why, remedy = f"{column!r} occurs several times in the header", f"choose one of {listing(numbered)}"
-    else:
-        why = next((note for note in reader.notes if "no header" in note), f"the task reads its `{role}` from it")
-        remedy = f"did you mean {guess!r}? " if guess else ""
-        remedy += f"say which column it is: `columns: {{{role}: ...}}`"
-    return Problem(
-        where=f"{where}.{role}",
-        given=f"{name!r} has no column {column!r}",
-        allowed=listing(reader.columns),
-        why=why,
-        remedy=remedy,
-    )
-
-
 def _fill(
-    target: Path, opened: list[_Opened], config: DataConfig, roles: ColumnRoles, split: Split, console: Console
+    target: Path,
+    opened: list[_Opened],
+    config: DataConfig,
+    roles: ColumnRoles,
+    split: Split,
+    shaper: Shaper | None,
+    console: Console,
 ) -> None:
     """Both passes, into the folder `target`."""
     from reglaj.data.accounting import account
@@ -199,7 +185,7 @@ def _fill(
     try:
         for place, one in enumerate(opened):
             first.append(ledger.num_records)
-            _read(place, one, ledger, staging, console)
+            _read(place, one, ledger, staging, shaper, console)
     finally:
         staging.close()
     columns = ledger.columns()
@@ -207,18 +193,27 @@ def _fill(
     ids = RecordIds([one.digest for one in opened], first)
     FolderWriter(target, roles, [one.source.name for one in opened], ids).write(staging, columns, accounts, console)
     staging.path.unlink()
-    write_json(target / "report.json", summarise(columns, accounts, list(map(_describe, opened)), roles, config))
+    report = summarise(columns, accounts, [_describe(one, roles) for one in opened], roles, config)
+    if shaper:
+        report["rendering"], sentences = shaper.remarks()
+        report["notes"] += sentences
+    write_json(target / "report.json", report)
 
 
-def _read(place: int, one: _Opened, ledger: Ledger, staging: Staging, console: Console) -> None:
+def _read(place: int, one: _Opened, ledger: Ledger, staging: Staging, shaper: Shaper | None, console: Console) -> None:
     """First pass over one source."""
     from reglaj.data.reading.batch import BATCH_ROWS
     from reglaj.data.reading.files import guarded
 
     before, shown = ledger.num_records, 0
+    columns, chosen = list(one.chosen.columns.values()), one.chosen
+    batches = one.reader.read(columns, BATCH_ROWS, nested=chosen.nested, optional=chosen.optional)
     with console.progress(f"reading {one.source.name}", one.reader.file.size >> 10, "kB") as advance:
-        for batch in guarded(one.source.name, one.reader.read(one.columns, BATCH_ROWS)):
-            if len(batch):
+        for batch in guarded(one.source.name, batches):
+            if len(batch) and shaper:
+                shaped = shape_batch(batch, chosen, shaper, ledger.num_stored)
+                staging.add(shaped.batch, ledger.add(place, shaped.batch, shaped.records))
+            elif len(batch):
                 staging.add(batch, ledger.add(place, batch))
             position = one.reader.file.position >> 10
             advance(max(0, position - shown))
@@ -228,20 +223,28 @@ def _read(place: int, one: _Opened, ledger: Ledger, staging: Staging, console: C
         raise no_records(one.source.name)
 
 
-def _describe(one: _Opened) -> dict[str, Any]:
+def _describe(one: _Opened, roles: ColumnRoles) -> dict[str, Any]:
     reader, dialect = one.reader, one.reader.dialect
-    return {
+    facts: dict[str, Any] = {"layout": one.chosen.layout.name} if roles.layouts else {}
+    return facts | {
         "name": one.source.name,
         "kind": reader.kind,
         "compression": reader.file.compression,
         "encoding": reader.encoding.label if reader.encoding else None,
         "delimiter": dialect.delimiter if dialect else None,
         "quotechar": dialect.quotechar if dialect else None,
-        "columns": one.columns,
+        "columns": [column for column in one.chosen.columns.values() if column in reader.columns],
         "bytes": reader.file.size,
         "sha256": one.digest,
-        "notes": reader.notes,
+        "notes": reader.notes + _json_in_texts(one),
     }
+
+
+def _json_in_texts(one: _Opened) -> list[str]:
+    """What is said where the turns of a conversation came as a text with JSON inside."""
+    chosen, counts = one.chosen, one.reader.json_texts
+    required = [chosen.columns[role] for role in chosen.layout.required if role in chosen.layout.nested]
+    return [f"{name!r} is a text in {counts[name]:,} records: read as JSON" for name in required if counts[name]]
 
 
 @contextlib.contextmanager

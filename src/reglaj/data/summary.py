@@ -62,7 +62,7 @@ def _lengths(columns: Columns, accounts: Accounts, roles: ColumnRoles) -> dict[s
 
     used = columns.length[accounts.bucket < len(PARTS)]
     found = {}
-    for place, role in enumerate(roles.inputs):
+    for place, role in enumerate(roles.inputs[: used.shape[1]]):
         low, middle, high, top = np.percentile(used[:, place], [0, 50, 95, 100]).tolist()
         mean = float(used[:, place].mean())
         figures = {"min": low, "median": middle, "mean": mean, "p95": high, "max": top}

@@ -112,7 +112,7 @@ class FolderWriter:
                 rejects.writelines(_reject_lines(table, batch, reasons, self._roles))
                 table = table.append_column("reason", pa.array(reasons, text))
                 writers["records"].write_table(table.select(records.names).cast(records))
-                self._write_parts(writers, table, accounts.bucket[start:end])
+                self._write_parts(writers, table, accounts.bucket[start:end], columns.examples[start:end])
                 advance(batch.num_rows)
                 start = end
 
@@ -131,7 +131,7 @@ class FolderWriter:
         buckets = pa.DictionaryArray.from_arrays(pa.array(accounts.bucket[start:end], pa.int32()), pa.array(BUCKETS))
         return table.append_column("bucket", buckets)
 
-    def _write_parts(self, writers: dict[str, Any], table: pa.Table, buckets: Any) -> None:
+    def _write_parts(self, writers: dict[str, Any], table: pa.Table, buckets: Any, examples: Any) -> None:
         import pyarrow as pa
 
         for name in PARTS:
@@ -141,8 +141,18 @@ class FolderWriter:
             rows = table.filter(pa.array(mask))
             schema = writers[name].schema
             writers[name].write_table(rows.select(schema.names).cast(schema))
-            linked = pa.table({"id": rows["id"], "record": rows["id"], "part": rows["bucket"]})
-            writers["examples"].write_table(linked.cast(writers["examples"].schema))
+            linked = _link(rows["id"].to_pylist(), examples[mask].tolist())
+            linked = pa.table({**linked, "part": [name] * len(linked["id"])}, schema=writers["examples"].schema)
+            writers["examples"].write_table(linked)
+
+
+def _link(records: list[str], counts: list[int]) -> dict[str, list[str]]:
+    """The ids of examples and their records: an example of its own bears the name of its record."""
+    ids, owners = [], []
+    for record, count in zip(records, counts, strict=True):
+        ids += [record] if count == 1 else [f"{record}#{number}" for number in range(count)]
+        owners += [record] * count
+    return {"id": ids, "record": owners}
 
 
 class _Explainer:

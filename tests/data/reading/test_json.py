@@ -157,7 +157,7 @@ def test_previews_show_nested_values(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a", "tags": ["x", 1], "label": true}\n{"text": "b"}\n', encoding="utf-8")
     sample = look(path).sample
-    assert sample[0] == {"text": "a", "tags": '["x","1"]', "label": "true"}
+    assert sample[0] == {"text": "a", "tags": '["x",1]', "label": "true"}
     assert sample[1] == {"text": "b", "tags": "", "label": ""}
 
 

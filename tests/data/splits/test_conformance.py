@@ -17,6 +17,7 @@ from reglaj.data.splits import SPLITS
 from reglaj.data.splits.base import PARTS, SplitRows, check_parts
 
 KINDS = SPLITS.names()
+WITH_LABELS = [kind for kind in KINDS if SPLITS.get(kind).needs_labels]
 # (label, text after folding) of each row.
 ROWS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), min_size=1, max_size=120)
 SHARES = st.sampled_from([(0.8, 0.1, 0.1), (0.6, 0.2, 0.2), (0.34, 0.33, 0.33), (0.98, 0.01, 0.01), (0.1, 0.1, 0.8)])
@@ -40,7 +41,8 @@ def assign(kind: str, pairs: list[tuple[int, int]], config: SplitConfig) -> NDAr
 
 
 def test_there_are_kinds() -> None:
-    assert "stratified" in KINDS
+    assert {"stratified", "random"} <= set(KINDS)
+    assert WITH_LABELS and len(WITH_LABELS) < len(KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -56,8 +58,10 @@ def test_parts_are_sound(
     # Rows that are equal after folding are together.
     for text in {text for (_, text), _ in kept}:
         assert len({part for (_, other), part in kept if other == text}) == 1
-    # A label is given up as a whole or is in every part.
-    if SPLITS.get(kind).needs_labels:
+    # A label is given up as a whole or is in every part; without labels nothing is given up.
+    if kind not in WITH_LABELS:
+        assert len(kept) == len(pairs)
+    else:
         for label in {label for label, _ in pairs}:
             found = {part for (other, _), part in zip(pairs, parts.tolist(), strict=True) if other == label}
             assert found in ({-1}, {0, 1, 2})
@@ -95,11 +99,23 @@ def test_the_shares_are_hit_within_rounding(kind: str, sizes: list[int], shares:
     labels = np.array([label for label, _ in pairs])
     for part, share in enumerate(shares):
         assert abs((parts == part).sum() - share * len(pairs)) <= 2
-        for label, size in enumerate(sizes):
+        for label, size in enumerate(sizes if kind in WITH_LABELS else []):
             assert abs((parts[labels == label] == part).sum() - share * size) < 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@given(sizes=st.lists(st.integers(1, 9), min_size=30, max_size=90), shares=SHARES, seed=st.integers(0, 5))
+@settings(max_examples=40)
+def test_the_shares_are_hit_within_one_group(
+    kind: str, sizes: list[int], shares: tuple[float, float, float], seed: int
+) -> None:
+    pairs = [(0, text) for text, size in enumerate(sizes) for _ in range(size)]
+    parts = assign(kind, pairs, make_config(shares, seed))
+    for part, share in list(enumerate(shares))[1:]:
+        assert abs((parts == part).sum() - share * len(pairs)) <= max(sizes)
+
+
+@pytest.mark.parametrize("kind", WITH_LABELS)
 def test_three_texts_are_enough(kind: str) -> None:
     pairs = [(label, label * 3 + i) for label in range(30) for i in range(3)] + [(30, 1000 + i) for i in range(500)]
     parts = assign(kind, pairs, make_config())

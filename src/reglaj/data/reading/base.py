@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -21,7 +22,9 @@ class Reader(ABC):
     """One format, reading one file.
 
     kind: the name in recipes. columns: distinct names, in file order. notes: what a user should know.
-    lenient: for previews, where nested or missing values are shown and not refused.
+    lenient: for previews, where nested or missing values are shown and not refused. may_have_more: whether records
+    further on may have columns that `columns` does not name. json_texts: for each nested column, how many of the
+    records read so far had a text there, which has JSON inside.
     The constructor looks at the beginning of the file only, and raises `UserError` when it is not of the format.
     """
 
@@ -29,17 +32,28 @@ class Reader(ABC):
     columns: list[str]
     dialect: Dialect | None = None
     lenient: bool = False
+    may_have_more: ClassVar[bool] = False
 
     def __init__(self, file: SourceFile, encoding: Encoding | None) -> None:
         self.file = file
         self.encoding = encoding
         self.notes: list[str] = list(encoding.notes) if encoding else []
+        self.json_texts: Counter[str] = Counter()
 
     @abstractmethod
-    def read(self, columns: Sequence[str], max_rows: int) -> Iterator[Batch]:
+    def read(
+        self,
+        columns: Sequence[str],
+        max_rows: int,
+        *,
+        nested: frozenset[str] = frozenset(),
+        optional: frozenset[str] = frozenset(),
+    ) -> Iterator[Batch]:
         """Every record from the start, at most `max_rows` in a batch, with the cells of some `columns`.
 
-        Each record of the file comes exactly once, as cells or as a fault. What is not asked for is not kept.
+        nested: columns whose lists and objects become JSON text; in the others they are faults. optional: columns
+        that a record may lack: then the cell is None. Each record of the file comes exactly once, as cells or as
+        a fault. What is not asked for is not kept.
         """
 
 

@@ -53,7 +53,14 @@ class DelimitedReader(TextReader):
             for record in parse_records(lines, self.dialect, width=width):
                 yield record._replace(line=record.line + self.dialect.preamble_lines)
 
-    def read(self, columns: Sequence[str], max_rows: int) -> Iterator[Batch]:
+    def read(
+        self,
+        columns: Sequence[str],
+        max_rows: int,
+        *,
+        nested: frozenset[str] = frozenset(),
+        optional: frozenset[str] = frozenset(),
+    ) -> Iterator[Batch]:
         """See `Reader.read`."""
         places = [self.columns.index(name) for name in columns]
         builder = BatchBuilder(len(places), max_rows)
@@ -70,6 +77,8 @@ class DelimitedReader(TextReader):
                 builder.add_fault(line, "ragged", f"{_cells(len(cells))} where the header has {width}", raw)
             else:
                 builder.add(line, [cells[place] for place in places])
+                if nested:
+                    self.json_texts.update(name for name in nested if cells[self.columns.index(name)])
             if builder.is_full:
                 yield builder.take()
         yield builder.take()

@@ -20,7 +20,7 @@ from reglaj.data.reading.batch import Batch, BatchBuilder, has_undecodable
 from reglaj.data.reading.encodings import Encoding
 from reglaj.data.reading.files import SourceFile
 from reglaj.data.reading.json_stream import JsonStream
-from reglaj.data.reading.json_values import display_text, pick_cells
+from reglaj.data.reading.json_values import Wanted, display_text, json_texts, pick_cells
 
 Shape = Literal["array", "inside", "keyed", "columns", "single"]
 
@@ -45,6 +45,7 @@ class JsonDocumentReader(TextReader):
     """Records of one JSON document, streamed; `columns` are the keys of the first records."""
 
     kind: ClassVar[str] = "json"
+    may_have_more: ClassVar[bool] = True
 
     def __init__(self, file: SourceFile, encoding: Encoding) -> None:
         super().__init__(file, encoding)
@@ -130,11 +131,18 @@ class JsonDocumentReader(TextReader):
         for place, line in enumerate(lines):
             yield line, {name: values[place] for name, values in lists.items()}
 
-    def read(self, columns: Sequence[str], max_rows: int) -> Iterator[Batch]:
+    def read(
+        self,
+        columns: Sequence[str],
+        max_rows: int,
+        *,
+        nested: frozenset[str] = frozenset(),
+        optional: frozenset[str] = frozenset(),
+    ) -> Iterator[Batch]:
         """See `Reader.read`. In a document made of lists a record begins where its cell in the first list does."""
-        builder = BatchBuilder(len(columns), max_rows)
+        builder, wanted = BatchBuilder(len(columns), max_rows), Wanted(columns, nested, optional)
         for line, value in self._records(columns):
-            cells = pick_cells(value, columns, lenient=self.lenient)
+            cells = pick_cells(value, wanted, lenient=self.lenient)
             if isinstance(cells, tuple):
                 builder.add_fault(line, *cells, display_text(value))
             elif self.encoding.may_fail and has_undecodable(_raw_text(value)):
@@ -142,6 +150,8 @@ class JsonDocumentReader(TextReader):
                 builder.add_fault(line, "unreadable", reason, _raw_text(value))
             else:
                 builder.add(line, cells)
+                if nested:
+                    self.json_texts.update(json_texts(value, wanted))
             if builder.is_full:
                 yield builder.take()
         yield builder.take()

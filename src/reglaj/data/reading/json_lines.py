@@ -12,7 +12,7 @@ from reglaj.data.reading.base import HEADER_RECORDS, READERS, TextReader
 from reglaj.data.reading.batch import Batch, BatchBuilder, has_undecodable
 from reglaj.data.reading.encodings import Encoding
 from reglaj.data.reading.files import SourceFile
-from reglaj.data.reading.json_values import DECODER, pick_cells
+from reglaj.data.reading.json_values import DECODER, Wanted, json_texts, pick_cells
 
 
 @READERS.register("jsonl")
@@ -20,6 +20,7 @@ class JsonLinesReader(TextReader):
     """The columns are the keys of the first records. Lines of nothing but white space are no records."""
 
     kind: ClassVar[str] = "jsonl"
+    may_have_more: ClassVar[bool] = True
 
     def __init__(self, file: SourceFile, encoding: Encoding) -> None:
         super().__init__(file, encoding)
@@ -47,9 +48,16 @@ class JsonLinesReader(TextReader):
                 except (ValueError, RecursionError) as error:
                     yield number, line, error
 
-    def read(self, columns: Sequence[str], max_rows: int) -> Iterator[Batch]:
+    def read(
+        self,
+        columns: Sequence[str],
+        max_rows: int,
+        *,
+        nested: frozenset[str] = frozenset(),
+        optional: frozenset[str] = frozenset(),
+    ) -> Iterator[Batch]:
         """See `Reader.read`."""
-        builder = BatchBuilder(len(columns), max_rows)
+        builder, wanted = BatchBuilder(len(columns), max_rows), Wanted(columns, nested, optional)
         may_fail = self.encoding.may_fail
         for number, line, value in self._values():
             if isinstance(value, Exception):
@@ -58,11 +66,13 @@ class JsonLinesReader(TextReader):
                 reason = f"the line holds bytes that are not {self.encoding.label}"
                 builder.add_fault(number, "unreadable", reason, line)
             else:
-                cells = pick_cells(value, columns, lenient=self.lenient)
+                cells = pick_cells(value, wanted, lenient=self.lenient)
                 if isinstance(cells, tuple):
                     builder.add_fault(number, *cells, line)
                 else:
                     builder.add(number, cells)
+                    if nested:
+                        self.json_texts.update(json_texts(value, wanted))
             if builder.is_full:
                 yield builder.take()
         yield builder.take()

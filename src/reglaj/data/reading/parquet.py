@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
 
 from reglaj.core.errors import UserError, user_error
 from reglaj.data.reading.base import READERS, Reader
-from reglaj.data.reading.batch import BATCH_CHARACTERS, Batch, BatchBuilder
+from reglaj.data.reading.batch import BATCH_CHARACTERS, Batch, BatchBuilder, has_undecodable
 from reglaj.data.reading.dialects import column_names
 from reglaj.data.reading.files import SourceFile
 
@@ -47,16 +47,25 @@ class ParquetReader(Reader):
         except (pa.ArrowException, OSError) as error:
             raise _broken(self.file.name, error) from error
 
-    def read(self, columns: Sequence[str], max_rows: int) -> Iterator[Batch]:
+    def read(
+        self,
+        columns: Sequence[str],
+        max_rows: int,
+        *,
+        nested: frozenset[str] = frozenset(),
+        optional: frozenset[str] = frozenset(),
+    ) -> Iterator[Batch]:
         """See `Reader.read`."""
         import pyarrow as pa
+        import pyarrow.types as types
 
         with self._opened() as parquet:
             places = [self.columns.index(name) for name in columns]
             fields = [parquet.schema_arrow.field(place) for place in places]
             for name, arrow_field in zip(columns, fields, strict=True):
-                if not self.lenient:
+                if not self.lenient and name not in nested:
                     _refuse_nested(self.file.name, name, arrow_field.type)
+            texts = [i for i, one in enumerate(fields) if columns[i] in nested and not types.is_nested(one.type)]
             builder, row = BatchBuilder(len(columns), max_rows), 0
             try:
                 for table in parquet.iter_batches(_batch_rows(parquet, max_rows), columns=[f.name for f in fields]):
@@ -64,6 +73,7 @@ class ParquetReader(Reader):
                     for cells in zip(*found, strict=True):
                         row += 1
                         _add(builder, row, cells)
+                        self.json_texts.update(columns[i] for i in texts if cells[i] is not None)
                         if builder.is_full:
                             yield builder.take()
             except (pa.ArrowException, OSError) as error:
@@ -100,8 +110,8 @@ def _texts(column: pa.Array) -> list[Any]:
     if types.is_dictionary(kind):
         column = column.cast(kind.value_type)
         kind = column.type
-    if types.is_nested(kind):  # for previews only
-        return [None if value is None else json.dumps(value, default=str) for value in column.to_pylist()]
+    if types.is_nested(kind):
+        return [_nested_cell(value) for value in column]
     if types.is_floating(kind) or types.is_boolean(kind):
         return [None if value is None else json.dumps(value) for value in column.to_pylist()]
     if not _is_text(kind):
@@ -110,6 +120,29 @@ def _texts(column: pa.Array) -> list[Any]:
         return cast("list[Any]", column.to_pylist())
     except UnicodeDecodeError:  # a writer that did not check; the bad rows are found one by one
         return cast("list[Any]", column.cast(pa.binary()).to_pylist())
+
+
+def _nested_cell(value: pa.Scalar) -> str | bytes | None:
+    """A list or struct as compact JSON; where its texts are not UTF-8 as bytes, which are found out by that."""
+    try:
+        found = value.as_py()
+        if found is None:
+            return None
+        text = json.dumps(_without_nulls(found), ensure_ascii=False, separators=(",", ":"), default=_json_value)
+    except UnicodeDecodeError:
+        return b"\xff"
+    return text.encode("utf-8", "surrogateescape") if has_undecodable(text) else text
+
+
+def _without_nulls(value: Any) -> Any:
+    """Arrow gives every struct of a list the fields of all of them: those that one does not have are null."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _json_value(value: Any) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -10,17 +10,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
-from reglaj.core.seeding import derive_seed
 from reglaj.data.splits import SPLITS
 from reglaj.data.splits.base import Split, SplitRows
+from reglaj.data.splits.dealing import TEST, VALIDATION, deal, sort_keys
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from reglaj.data.config import SplitConfig
-
-TRAIN, VALIDATION, TEST = 0, 1, 2
 
 
 @SPLITS.register("stratified")
@@ -56,7 +54,7 @@ def _assign_usable(rows: SplitRows, usable: NDArray[np.bool_], config: SplitConf
         groups = order[bounds[label] : bounds[label + 1]]
         if len(groups):
             counts = quotas.next(int(sizes[groups].sum()))
-            part_of_group[groups] = _deal(sizes[groups], counts)
+            part_of_group[groups] = deal(sizes[groups], counts)
     _repair(rows, usable, part_of_group)
     return np.where(usable, part_of_group[rows.groups], -1).astype(np.int8)
 
@@ -78,18 +76,7 @@ def _owned_groups(rows: SplitRows, usable: NDArray[np.bool_], seed: int) -> tupl
     owner[groups] = rows.labels[first[where]]
     hashes = np.zeros((num_groups, 2), dtype=np.uint64)
     hashes[rows.groups] = rows.hashes
-    keys = _mix(hashes[groups, 0] ^ np.uint64(derive_seed(seed, "split")))
-    return owner, groups[np.lexsort((hashes[groups, 0], hashes[groups, 1], keys, owner[groups]))]
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser (Steele et al. 2014): every bit of the input moves every bit of the order."""
-    import numpy as np
-
-    with np.errstate(over="ignore"):
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    return owner, groups[np.lexsort((*sort_keys(hashes[groups], seed), owner[groups]))]
 
 
 class _Quotas:
@@ -109,29 +96,6 @@ class _Quotas:
             # What a tiny label gets beyond its quota is not taken from the others: their shares matter more.
             self._carry[part] += quota - (counts[part] if quota >= 1 else quota)
         return counts
-
-
-def _deal(sizes: NDArray[np.int64], counts: dict[int, int]) -> NDArray[np.int8]:
-    """Parts of a label's groups, given in seeded order: each part takes what still fits, train the rest."""
-    import numpy as np
-
-    parts = np.zeros(len(sizes), dtype=np.int8)
-    left = dict(counts)
-    for place, size in enumerate(sizes.tolist()):
-        for part in (TEST, VALIDATION):
-            if left[part] >= size:
-                parts[place] = part
-                left[part] -= size
-                break
-        if not any(left.values()):
-            break
-    # Large groups and small quotas can leave a part without any: it gets the smallest group of the fullest part.
-    for part in (TEST, VALIDATION, TRAIN):
-        if not (parts == part).any() and len(parts) > 1:
-            spare = np.flatnonzero(parts == np.bincount(parts, minlength=3).argmax())
-            if len(spare) > 1:
-                parts[spare[np.argmin(sizes[spare])]] = part
-    return parts
 
 
 def _label_parts(labels: NDArray[np.int64], parts: NDArray[np.int8], num_labels: int) -> NDArray[np.int64]:
