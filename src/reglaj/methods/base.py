@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -55,6 +56,13 @@ class Handle(ABC):
     @abstractmethod
     def load(self, folder: Path) -> None:
         """Take over what `save` wrote. Raises `UserError` when it does not fit."""
+
+    def folded(self) -> AbstractContextManager[None]:
+        """A context in which the update is part of the base's weights, where there is one, for faster forward passes.
+
+        Outputs differ by rounding alone. Afterwards the base is bitwise what it was. Not for training.
+        """
+        return contextlib.nullcontext()
 
     def merge(self) -> None:
         """Fold the update into the base's weights, for good. Only where `linear_deltas` is declared."""

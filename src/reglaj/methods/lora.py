@@ -295,6 +295,29 @@ class LoraHandle(Handle):
         for key, parameter in expected.items():
             parameter.data.copy_(tensors[key])
 
+    @contextlib.contextmanager
+    def folded(self) -> Iterator[None]:
+        """Each base weight is W + alpha / R * B A inside, computed in float32, and PEFT's layers apply it alone.
+
+        The parameters are replaced, not changed: a weight that is tied to another stays what it is there.
+        """
+        import torch
+
+        layers = [layer for layer in self._layers() if self.name in layer.lora_A and not layer.merged]
+        weights = [layer.get_base_layer().weight for layer in layers]
+        try:
+            for layer, weight in zip(layers, weights, strict=True):
+                with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
+                    update = layer.get_delta_weight(self.name)
+                    both = (weight.float() + update.float()).to(weight.dtype)
+                layer.get_base_layer().weight = torch.nn.Parameter(both, requires_grad=False)
+                layer.merged_adapters = [self.name]
+            yield
+        finally:
+            for layer, weight in zip(layers, weights, strict=True):
+                layer.get_base_layer().weight = weight
+                layer.merged_adapters = []
+
     def merge(self) -> None:
         for layer in self._layers():
             layer.merge(adapter_names=[self.name])
