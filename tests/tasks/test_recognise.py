@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from reglaj.data.roles import ColumnRoles
-from reglaj.tasks.recognise import candidates, describe_column, recognise
+from reglaj.tasks.columns import describe_column
+from reglaj.tasks.recognise import candidates, recognise
 
 ROLES = ColumnRoles(inputs=("text",), target="label")
 WORDS = ("unde", "este", "cardul", "meu", "nou", "pe", "care", "l-am", "cerut", "acum", "două", "săptămâni")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reglaj.cli.page import Page
+
+if TYPE_CHECKING:
+    from reglaj.evaluation.report import Figure, ReportPlan
 
 _SHOWN_METRICS = 3
 """Metrics a terminal has room for; the report has them all."""
@@ -56,12 +59,17 @@ def read_report(page: Page, report: Mapping[str, Any]) -> None:
 
 
 def read_scores(page: Page, report: Mapping[str, Any]) -> None:
-    """Model and baselines below each other; the paired difference on the first metric that was compared."""
-    metrics = [name for name, figure in report["test"].items() if _is_figure(figure)][:_SHOWN_METRICS]
+    """Model and baselines below each other; the paired difference on the first metric that was compared.
+
+    Metrics beyond those that a table has room for stand below it, for the model alone.
+    """
+    figures = {one.name: one for one in _plan(report).figures}
+    every = [name for name, figure in report["test"].items() if _is_figure(figure)]
+    metrics, more = every[:_SHOWN_METRICS], every[_SHOWN_METRICS:]
     baselines = report.get("baselines") or {}
     paired = [m for m in metrics if any("difference" in scores.get(m, {}) for scores in baselines.values())]
     compared = paired[0] if paired else None
-    columns = ["", *(_title(metric) for metric in metrics)]
+    columns = ["", *(_heading(metric, figures) for metric in metrics)]
     if compared:
         columns += [f"model minus it ({_title(compared)})", "p"]
     rows = [["model", *(interval(report["test"][metric]) for metric in metrics), *([""] * (2 if compared else 0))]]
@@ -72,6 +80,7 @@ def read_scores(page: Page, report: Mapping[str, Any]) -> None:
             row += [difference(delta), f"{delta['p']:.3f}"] if delta else ["", ""]
         rows.append(row)
     page.table(columns, rows)
+    page.pairs((_heading(metric, figures), interval(report["test"][metric])) for metric in more)
     if "confidence" in report:
         pairs = "; differences are paired, on the same test rows" if compared else ""
         page.line(f"in brackets: {share(report['confidence'])} intervals{pairs}")
@@ -105,15 +114,31 @@ def _training(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _next_steps(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    run = Path(str(report["run"]))
+    run, plan = Path(str(report["run"])), _plan(report)
     # A later evaluation has figures of its own; the page beside the run shows those of its training.
     pairs = [("report", str(run / "report.html"))] if "training" in report else []
-    return [*pairs, ("predict", f"reglaj predict {shlex.quote(str(run))} 'a text of yours'")]
+    for command in plan.commands:
+        filled = command.format(run=shlex.quote(str(run)), example=shlex.quote(plan.example))
+        pairs.append((command.split()[0], f"reglaj {filled}"))
+    return pairs
+
+
+def _plan(report: Mapping[str, Any]) -> ReportPlan:
+    from reglaj.tasks import TASKS
+
+    return TASKS.get(report["task"]).report_plan()
 
 
 def _is_figure(value: Any) -> bool:
     return isinstance(value, Mapping) and {"value", "low", "high"} <= set(value)
 
 
+def _heading(metric: str, figures: Mapping[str, Figure]) -> str:
+    """The metric, and which way is good where more is not."""
+    is_lower = metric in figures and figures[metric].lower_is_better
+    return f"{_title(metric)} (lower is better)" if is_lower else _title(metric)
+
+
 def _title(metric: str) -> str:
-    return metric.replace("_", " ").replace("macro f1", "macro-F1")
+    written = metric.replace("_", " ").replace("macro f1", "macro-F1")
+    return written.replace("rouge l", "ROUGE-L").replace("chrf", "chrF").replace("token f1", "token F1")

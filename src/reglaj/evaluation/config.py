@@ -16,3 +16,14 @@ class EvaluateConfig(Config):
     """Coverage of every interval."""
     bootstrap_samples: int = Field(1000, ge=100)
     """Resamplings behind each interval; more are slower and steadier."""
+    generate_rows: int = Field(32, ge=0)
+    """Test rows whose answers are generated for the text figures, drawn by the seed; 0: none, the loss says it all.
+    No effect on tasks that do not answer with text, as for the keys below."""
+    max_new_tokens: int = Field(512, ge=1)
+    """Longest generated answer, in tokens."""
+    temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Of the generated answers; 0 takes the likeliest token each time."""
+    repetition_penalty: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Divides the scores of tokens that were already said; 1: none. Above 1 breaks loops, and true repetitions too."""
+    few_shot_examples: int = Field(3, ge=1)
+    """Training examples in front of each question for the baseline `few_shot`; fewer where the context is short."""

@@ -14,7 +14,7 @@ N rows, S samples, K statistics.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import TypedDict
 
@@ -42,6 +42,26 @@ class Difference(Interval):
 
 Statistic = Callable[[FloatArray], FloatArray]
 """(S, N) weights to (S, K) values; with all weights one it gives the figure itself."""
+
+
+def mean_of(values: FloatArray) -> Statistic:
+    """The mean of a figure per row (N,): K is 1."""
+    return lambda weights: (weights @ values / weights.sum(axis=1))[:, None]
+
+
+def ratio_of_sums(numerators: FloatArray, denominators: FloatArray) -> Statistic:
+    """Sum over rows of one (N,) by the sum of another (N,), 0 where that is 0: K is 1."""
+
+    def statistic(weights: FloatArray) -> FloatArray:
+        above, below = weights @ numerators, weights @ denominators
+        return np.asarray(np.divide(above, below, out=np.zeros_like(above), where=below != 0))[:, None]
+
+    return statistic
+
+
+def together(statistics: Sequence[Statistic]) -> Statistic:
+    """Several statistics on the same weights, beside each other."""
+    return lambda weights: np.concatenate([statistic(weights) for statistic in statistics], axis=1)
 
 
 def wilson(successes: float, trials: float, confidence: float) -> tuple[float, float]:

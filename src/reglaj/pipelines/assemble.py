@@ -44,16 +44,18 @@ def assemble(recipe: Recipe, facts: ModelFacts, task: Task, tokenizer_folder: Pa
 
     tokenizer_folder: where a finished run keeps its own; by default the base's.
     """
-    from reglaj.models.loading import load_backbone, load_tokenizer
+    from reglaj.models.loading import load_tokenizer
     from reglaj.models.packing import choose_layout
 
     device = choose_device(recipe.train)
     tokenizer = load_tokenizer(tokenizer_folder or facts.folder, facts.name)
+    task.connect(tokenizer, recipe)
     seed_everything(derive_seed(recipe.train.seed, "weights"))
-    backbone = load_backbone(facts, dropout=recipe.train.model_dropout).to(device)
-    layout, reason = choose_layout(backbone, facts.model_type, facts.position_offset, backbone.config.vocab_size)
-    engine = choose_engine(recipe.train, device, layout, reason)
-    head = task.head(facts, _head_dropout(recipe, facts))
+    backbone: Any = task.load_model(facts, recipe.train.model_dropout).to(device)
+    trunk = backbone.base_model
+    layout, reason = choose_layout(trunk, facts.model_type, facts.position_offset, backbone.config.vocab_size)
+    engine = choose_engine(recipe.train, device, layout, reason, facts.hidden_size)
+    head = task.head(backbone, facts, _head_dropout(recipe, facts))
     handle = METHODS.get(recipe.method.name).attach(recipe.method, backbone, facts)
     learner = Learner(backbone, handle, head, facts, engine)
     seed_everything(derive_seed(recipe.train.seed, "dropout"))
@@ -99,9 +101,8 @@ def load_run(run: Path, console: Console = SILENT) -> Assembled:
     recipe = load_recipe(run / "recipe.yaml", ["train.device=auto"])
     task = TASKS.get(recipe.task).load(folder)
     assembled = assemble(recipe, _base_of(run, recipe, console), task, folder)
-    assembled.learner.handle.load(folder)
-    assembled.learner.head = type(assembled.learner.head).load(folder).to(assembled.learner.engine.device)
-    assembled.learner.train(False)
+    task.verify(folder)
+    assembled.learner.load(folder)
     return assembled
 
 

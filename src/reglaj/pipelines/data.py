@@ -4,35 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import SILENT, Console
 from reglaj.data.examples import PreparedData
 from reglaj.data.prepare import prepare
+from reglaj.models.inspect import ModelFacts, inspect_model
 from reglaj.models.starters import fetch
 from reglaj.pipelines.recipe import Recipe, load_recipe
 from reglaj.tasks import TASKS
+
+if TYPE_CHECKING:
+    from reglaj.data.shaping import Shaper
 
 
 def prepare_data(
     recipe: str | Path | Mapping[str, Any],
     *,
     runs: str | Path = "runs",
+    show: int = 0,
     console: Console = SILENT,
     overrides: Iterable[str] = (),
     **keys: Any,
 ) -> dict[str, Any]:
     """The account of a recipe's data; trains nothing.
 
-    keys: overrides as `data__split__seed=3`. Returns `data` as in report.json, with `key` and `folder`.
+    keys: overrides as `data__split__seed=3`. show: that many training examples as the model will see them.
+    Returns `data` as in report.json, with `key` and `folder`, and `shown`: lists of (text, is trained) pieces.
     """
     loaded = load_recipe(recipe, overrides, keys)
-    data = read_data(loaded, Path(runs), console)
-    return {"data": data.report, "key": data.key, "folder": str(data.folder)}
+    task = TASKS.get(loaded.task)
+    # Columns are enough for some tasks; others need the model's tokenizer to say what can be learnt from.
+    facts = inspect_model(loaded.model, folder=loaded.folder, console=console) if task.shapes or show else None
+    if facts:
+        loaded = with_context(loaded, facts)
+    data = read_data(loaded, Path(runs), console, facts)
+    answer = {"data": data.report, "key": data.key, "folder": str(data.folder)}
+    return answer | {"shown": _shown(loaded, facts, data, show)} if facts and show else answer
 
 
-def read_data(recipe: Recipe, runs: Path, console: Console) -> PreparedData:
-    """The prepared data of a valid recipe, read now or found in the store."""
+def with_context(recipe: Recipe, facts: ModelFacts) -> Recipe:
+    """The recipe with the longest example that its model and task allow: data may depend on it."""
+    from reglaj.training.defaults import derive_context
+
+    return recipe.with_train(derive_context(recipe.train, facts, TASKS.get(recipe.task).defaults))
+
+
+def read_data(recipe: Recipe, runs: Path, console: Console, facts: ModelFacts | None = None) -> PreparedData:
+    """The prepared data of a valid recipe, read now or found in the store.
+
+    facts: of the recipe's model, needed where the task shapes records with its tokenizer.
+    """
     task = TASKS.get(recipe.task)
     return prepare(
         recipe.data,
@@ -43,4 +65,22 @@ def read_data(recipe: Recipe, runs: Path, console: Console) -> PreparedData:
         default_split=task.default_split,
         resolve_starter=lambda name: fetch(name, console),
         console=console,
+        shaper=shaper_of(recipe, facts) if facts else None,
     )
+
+
+def shaper_of(recipe: Recipe, facts: ModelFacts, tokenizer_folder: Path | None = None) -> Shaper | None:
+    """What turns the records of a recipe into examples, or None where its task needs nothing of the kind."""
+    from reglaj.models.loading import load_tokenizer
+
+    folder = tokenizer_folder or facts.folder
+    return TASKS.get(recipe.task).shaper(lambda: load_tokenizer(folder, facts.name), facts, recipe)
+
+
+def _shown(recipe: Recipe, facts: ModelFacts, data: PreparedData, count: int) -> list[list[tuple[str, bool]]]:
+    from reglaj.models.loading import load_tokenizer
+
+    task = TASKS.get(recipe.task).from_data(data)
+    tokenizer = load_tokenizer(facts.folder, facts.name)
+    task.connect(tokenizer, recipe)
+    return task.show(data.train(), tokenizer, recipe.train.max_tokens or facts.context, count)

@@ -14,6 +14,7 @@ from reglaj.core.runs import find_run, read_manifest
 
 if TYPE_CHECKING:
     from reglaj.data.examples import Examples
+    from reglaj.pipelines.assemble import Assembled
     from reglaj.pipelines.recipe import Recipe
     from reglaj.tasks.base import Task
 
@@ -34,7 +35,7 @@ def evaluate(
     if data is None:
         test, account, extra = _sealed_test(path, console)
     else:
-        test, account = _read_file(Path(data), assembled.recipe, assembled.task, console)
+        test, account = _read_file(Path(data), path, assembled, console)
         extra = {}
     result = assembled.task.evaluate(
         Evaluation(
@@ -89,8 +90,21 @@ def _sealed_test(path: Path, console: Console) -> tuple[Examples, dict[str, Any]
     return test, data.report, {"test_openings": openings}
 
 
-def _read_file(path: Path, recipe: Recipe, task: Task, console: Console) -> tuple[Examples, dict[str, Any]]:
+def _read_file(path: Path, run: Path, assembled: Assembled, console: Console) -> tuple[Examples, dict[str, Any]]:
     """The rows of a file that can be scored, and the account of all of them."""
+    from reglaj.pipelines.data import shaper_of
+    from reglaj.pipelines.inputs import read_shaped
+
+    shaper = shaper_of(assembled.recipe, assembled.facts, run / "model")
+    if shaper is None:
+        return _read_columns(path, assembled.recipe, assembled.task, console)
+    test, account, remarks = read_shaped(path, assembled.task.roles, assembled.recipe, shaper)
+    for remark in remarks:
+        console.warn(remark)
+    return test, account
+
+
+def _read_columns(path: Path, recipe: Recipe, task: Task, console: Console) -> tuple[Examples, dict[str, Any]]:
     import pyarrow as pa
 
     from reglaj.data.examples import Examples

@@ -48,8 +48,8 @@ def forecast(recipe: Recipe, facts: ModelFacts, amount: Amount) -> dict[str, Any
     """Rough figures for the training alone, without download, baselines and report."""
     method = METHODS.get(recipe.method.name)
     train_rows = max(1, round(amount.rows * recipe.data.split.train))
-    metric = TASKS.get(recipe.task).stopping_metric
-    train = recipe.with_train(derive_training(recipe.train, method, facts, train_rows, metric)).train
+    defaults = TASKS.get(recipe.task).defaults
+    train = recipe.with_train(derive_training(recipe.train, method, facts, train_rows, defaults)).train
     assert train.epochs and train.batch_size and train.max_tokens
     tokens_per_row = min(amount.characters / CHARACTERS_PER_TOKEN + SPECIAL_TOKENS, train.max_tokens)
     steps = math.ceil(train_rows / train.batch_size) * train.epochs

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import SILENT, Console
-from reglaj.core.errors import Problem, UserError, listing, nearest, user_error
+from reglaj.core.errors import listing, user_error
 from reglaj.core.files import write_text
 from reglaj.data.config import DataConfig, SplitConfig
 from reglaj.evaluation.config import EvaluateConfig
 from reglaj.methods import METHODS
+from reglaj.pipelines.choose_columns import Table, choose_columns, reasons, shell_quoted
 from reglaj.pipelines.commented import comment, scalar, section
 from reglaj.tasks import TASKS
-from reglaj.tasks.recognise import ACCEPT, ColumnGuess, candidates, recognise
 from reglaj.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -49,16 +49,6 @@ class Proposal:
     """The recipe as YAML."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Table:
-    """The columns that all files share, and the first rows of each."""
-
-    files: tuple[str, ...]
-    columns: list[str]
-    sample: list[dict[str, str]]
-    is_complete: bool
-
-
 def propose(
     files: Sequence[str | Path],
     task: str | None = None,
@@ -77,19 +67,19 @@ def propose(
     names = [str(file) for file in files]
     previews = [_look(name, console) for name in names]
     table = _table(names, previews)
-    task_type, chosen, others = _recognise(table, task, dict(columns or {}))
+    fit = choose_columns(table, task, dict(columns or {}))
+    task_type = fit.task
     place = (folder or Path.cwd()).resolve()
     sources = [
         {"path": _from(place, name), "kind": p.kind, "rows_seen": p.rows_seen, "is_complete": p.is_complete}
         for name, p in zip(names, previews, strict=True)
     ]
-    why = _reasons(task_type, table, chosen, others)
     proposal = Proposal(
         task=task_type.name,
         model=model or task_type.default_model,
-        columns={role: guess.column for role, guess in chosen.items()},
+        columns={role: guess.column for role, guess in fit.chosen.items()},
         sources=sources,
-        why=why,
+        why=reasons(fit, table),
         notes=[f"{name}: {note}" for name, preview in zip(names, previews, strict=True) for note in preview.notes],
         recipe="",
     )
@@ -113,7 +103,7 @@ def check_output(output: Path, *, force: bool = False) -> None:
             f"{str(output)!r} is a folder",
             allowed="a file",
             why="the recipe is one file",
-            remedy=f"name the file, such as -o {_shell(str(output / 'recipe.yaml'))}",
+            remedy=f"name the file, such as -o {shell_quoted(str(output / 'recipe.yaml'))}",
         )
     if output.exists() and not force:
         raise user_error(
@@ -146,7 +136,7 @@ def _look(name: str, console: Console) -> Preview:
     return look(fetch(name, console))
 
 
-def _table(names: list[str], previews: list[Preview]) -> _Table:
+def _table(names: list[str], previews: list[Preview]) -> Table:
     shared = [c for c in previews[0].columns if all(c in preview.columns for preview in previews[1:])]
     if not shared:
         raise user_error(
@@ -155,7 +145,7 @@ def _table(names: list[str], previews: list[Preview]) -> _Table:
             why="; ".join(f"{n} has {listing(p.columns, 8)}" for n, p in zip(names, previews, strict=True)),
             remedy="call `reglaj new` with one of them, then add the others under data.sources with their own columns",
         )
-    return _Table(
+    return Table(
         files=tuple(names),
         columns=shared,
         sample=[row for preview in previews for row in preview.sample],
@@ -163,127 +153,9 @@ def _table(names: list[str], previews: list[Preview]) -> _Table:
     )
 
 
-def _recognise(
-    table: _Table, task: str | None, given: dict[str, str]
-) -> tuple[type[Task], dict[str, ColumnGuess], list[ColumnGuess]]:
-    """The task, its columns, and the columns that would have been possible too."""
-    tasks = [TASKS.get(name, where="--task") for name in ([task] if task else TASKS.names())]
-    found = []
-    refused: list[Problem] = []
-    for task_type in tasks:
-        guesses = recognise(task_type.roles, table.columns, table.sample, is_complete=table.is_complete)
-        chosen, problems = _choose(task_type, table, guesses, given)
-        if problems:
-            refused = refused or problems
-        else:
-            others = [g for g in guesses if g.score >= ACCEPT and g.column not in {c.column for c in chosen.values()}]
-            found.append((task_type, chosen, others))
-    if not found:
-        raise UserError(*refused)
-    if len(found) > 1:
-        options = [task_type.name for task_type, _, _ in found]
-        raise user_error(
-            f"the data suit several tasks: {listing(options)}",
-            allowed="one task",
-            why="they would learn different things from the same columns",
-            remedy=f"choose with --task {options[0]}",
-        )
-    return found[0]
-
-
-def _choose(
-    task: type[Task], table: _Table, guesses: list[ColumnGuess], given: dict[str, str]
-) -> tuple[dict[str, ColumnGuess], list[Problem]]:
-    problems = _wrong_choices(task, table, given)
-    if problems:
-        return {}, problems
-    chosen: dict[str, ColumnGuess] = {}
-    for role in task.roles.names:
-        if role in given:
-            chosen[role] = next(g for g in guesses if g.role == role and g.column == given[role])
-            continue
-        taken = {*given.values(), *(guess.column for guess in chosen.values())}
-        best = candidates(guesses, role, without=taken)
-        if len(best) == 1:
-            chosen[role] = best[0]
-        else:
-            ranked = [guess for guess in guesses if guess.role == role and guess.column not in taken]
-            problems.append(_tie(role, best, table) if best else _nothing_fits(role, ranked, table))
-    return chosen, problems
-
-
-def _wrong_choices(task: type[Task], table: _Table, given: dict[str, str]) -> list[Problem]:
-    problems = []
-    for role, column in given.items():
-        if role not in task.roles.names:
-            problems.append(
-                Problem(
-                    where=f"--{role}",
-                    given=f"the task {task.name} has no {role}",
-                    allowed=listing(task.roles.names),
-                    why="it reads these columns and nothing else",
-                    remedy="leave the option out, or choose another --task",
-                )
-            )
-        elif column not in table.columns:
-            guess = nearest(column, table.columns)
-            problems.append(
-                Problem(
-                    where=f"--{role}",
-                    given=f"no column {column!r} in {listing(table.files, 3)}",
-                    allowed=listing(table.columns),
-                    why=f"the {role} must be a column that every file has",
-                    remedy=f"did you mean {guess!r}?" if guess else "choose one of the columns above",
-                )
-            )
-    if len(set(given.values())) < len(given):
-        problems.append(
-            Problem(
-                where=" ".join(f"--{role}" for role in given),
-                given=f"the same column for {listing(given)}",
-                allowed="a different column for each",
-                why="a model that reads its answer learns nothing",
-                remedy="choose two columns",
-            )
-        )
-    return problems
-
-
-def _tie(role: str, best: list[ColumnGuess], table: _Table) -> Problem:
-    return Problem(
-        where=role,
-        given=f"{len(best)} columns are equally good: {listing(_quoted(guess.column) for guess in best)}",
-        allowed=f"one column for the {role}",
-        why="; ".join(f"{_quoted(guess.column)} {guess.reason}" for guess in best[:6]),
-        remedy=f"choose: `reglaj new {_shell(table.files[0])} --{role} {_shell(best[0].column)}`, or another of them",
-    )
-
-
-def _nothing_fits(role: str, ranked: list[ColumnGuess], table: _Table) -> Problem:
-    return Problem(
-        where=role,
-        given=f"no column of {listing(table.files, 3)} looks like a {role}",
-        allowed=f"a column whose name and cells are those of a {role}",
-        why="; ".join(f"{_quoted(g.column)} {g.reason}" for g in ranked[:8]) or "every column has another role already",
-        remedy=f"if one of them is meant all the same, say so with --{role} COLUMN; else add such a column",
-    )
-
-
-def _reasons(task: type[Task], table: _Table, chosen: dict[str, ColumnGuess], others: list[ColumnGuess]) -> list[str]:
-    seen = f"all {len(table.sample):,} rows" if table.is_complete else f"the first {len(table.sample):,} rows"
-    lines = [f"the task is {task.name} ({task.summary}); seen: {seen}"]
-    lines += [f"{role}: {_quoted(guess.column)} {guess.reason}" for role, guess in chosen.items()]
-    for role in chosen:
-        possible = [guess for guess in others if guess.role == role]
-        if possible:
-            names = listing((_quoted(guess.column) for guess in possible), 5)
-            lines.append(f"{role}: {names} would be possible too; choose with --{role} COLUMN")
-    return lines
-
-
 def _write_recipe(proposal: Proposal, task: type[Task], names: list[str]) -> str:
     method = METHODS.get(task.default_method)
-    lines = comment(f"Written by `reglaj new {' '.join(_shell(name) for name in names)}`. What it saw:")
+    lines = comment(f"Written by `reglaj new {' '.join(shell_quoted(name) for name in names)}`. What it saw:")
     for reason in proposal.why:
         lines += comment(f"- {reason}")
     lines += [
@@ -337,13 +209,3 @@ def _from(folder: Path, name: str) -> str:
     if name.startswith(_STARTER):
         return name
     return Path(os.path.relpath(Path(name).resolve(), folder)).as_posix()
-
-
-def _quoted(column: str) -> str:
-    return f"`{column}`" if column.strip() else f"the column without a name ({column!r})"
-
-
-def _shell(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)

@@ -14,16 +14,18 @@ from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import listing, nearest, user_error
 from reglaj.core.files import disk_faults
 from reglaj.core.runs import find_run
+from reglaj.data.conversation import BrokenRecord
+from reglaj.data.layouts import Chosen
+from reglaj.data.reading import open_reader
+from reglaj.data.roles import Layout
+from reglaj.pipelines.inputs import Input, open_input
+from reglaj.tasks import TASKS
 
 if TYPE_CHECKING:
-    from reglaj.data.reading.base import Reader
     from reglaj.pipelines.assemble import Assembled
     from reglaj.pipelines.recipe import Recipe
 
-TABLE_COLUMNS = ("line", "input", "prediction", "probability", "probabilities", "error")
-"""Of csv and tsv: `probability` is that of the prediction, `probabilities` a JSON object of all."""
 WRITERS = ("csv", "tsv", "jsonl", "json")
-_BATCH_ROWS = 4096
 
 
 class Model:
@@ -32,12 +34,19 @@ class Model:
     def __init__(self, assembled: Assembled) -> None:
         self._assembled = assembled
 
+    def question(self, layout: Layout, cells: Mapping[str, str | None]) -> Any:
+        """What `predict` takes, from a record of a file. Raises `BrokenRecord` where nothing can be answered."""
+        return self._assembled.task.question(layout, cells)
+
     @property
     def recipe(self) -> Recipe:
         return self._assembled.recipe
 
-    def predict(self, texts: Sequence[str], console: Console = SILENT) -> list[dict[str, Any]]:
-        """One answer per text, in order: `input` and `prediction` (with `probabilities` of classes), or `error`."""
+    def predict(self, texts: Sequence[Any], console: Console = SILENT) -> list[dict[str, Any]]:
+        """One answer per input, in order: `input` and `prediction` (with `probabilities` of classes), or `error`.
+
+        texts: texts; for a chat model also lists of messages that end with the user's turn.
+        """
         if texts is None or isinstance(texts, str):
             raise user_error(
                 "a single text" if texts is not None else "no texts",
@@ -75,26 +84,29 @@ def predict_file(
     _check_output(input, output)
     from reglaj.data.reading import no_records
 
-    reader, column = _open(input, load_recipe_of(find_run(str(run), Path(runs))))
+    recipe = load_recipe_of(find_run(str(run), Path(runs)))
+    questions = _open(input, recipe)
     model = load(run, runs=runs, console=console)
     counts = {"rows": 0, "answered": 0, "refused": 0, "cut": 0}
-    with _whole_file(output) as file, console.progress("predicting", None) as advance:
-        write = _writer(kind, file)
-        for answers in _answers(model, reader, column):
+    with _whole_file(output) as file:
+        write = _writer(kind, file, TASKS.get(recipe.task).table_columns)
+        for answers in _answers(model, questions, console):
             write(answers)
             counts["rows"] += len(answers)
             counts["refused"] += sum("error" in answer for answer in answers)
             counts["cut"] += sum("cut" in answer for answer in answers)
-            advance(len(answers))
         if not counts["rows"]:
             raise no_records(str(input))
         write(None)
     if counts["cut"]:
-        console.warn(
-            f"{counts['cut']:,} texts are longer than the model's context and were answered from their beginning"
-        )
+        console.warn(f"{counts['cut']:,} {TASKS.get(recipe.task).cut_words}")
     counts["answered"] = counts["rows"] - counts["refused"]
-    return {"input": str(input), "output": str(output), "column": column, **counts}
+    return {
+        "input": str(input),
+        "output": str(output),
+        "column": ", ".join(questions.chosen.columns.values()),
+        **counts,
+    }
 
 
 def _check_output(input: Path, output: Path) -> None:
@@ -138,26 +150,37 @@ def column_of(role: str, columns: Sequence[str], recipe: Recipe, name: str) -> s
     )
 
 
-def _open(input: Path, recipe: Recipe) -> tuple[Reader, str]:
-    from reglaj.data.reading import open_reader
-    from reglaj.tasks import TASKS
-
+def _open(input: Path, recipe: Recipe) -> Input:
+    task = TASKS.get(recipe.task)
+    if task.question_roles.layouts:
+        return open_input(input, task.question_roles, recipe)
     reader = open_reader(input, str(input))
-    (role,) = TASKS.get(recipe.task).roles.inputs
-    return reader, column_of(role, reader.columns, recipe, str(input))
+    (role,) = task.roles.inputs
+    column = column_of(role, reader.columns, recipe, str(input))
+    return Input(reader=reader, chosen=Chosen(Layout("columns", (role,)), {role: column}))
 
 
-def _answers(model: Model, reader: Reader, column: str) -> Iterator[list[dict[str, Any]]]:
+def _answers(model: Model, questions: Input, console: Console) -> Iterator[list[dict[str, Any]]]:
     """The answers of each batch of the file's records, with the line they began in."""
-    from reglaj.data.reading.files import guarded
-
-    for batch in guarded(str(reader.file.name), reader.read([column], _BATCH_ROWS)):
-        answers = model.predict([cell or "" for cell in batch.cells[0]])
-        for place, (answer, line) in enumerate(zip(answers, batch.lines, strict=True)):
-            answer["line"] = line
+    layout = questions.chosen.layout
+    roles = list(questions.chosen.columns)
+    for batch in questions.batches():
+        inputs: list[Any] = []
+        refused: dict[int, tuple[str, str]] = {}
+        for place, cells in enumerate(zip(*batch.cells, strict=True)):
+            try:
+                inputs.append(model.question(layout, dict(zip(roles, cells, strict=True))))
+            except BrokenRecord as problem:
+                inputs.append("")
+                refused[place] = ("", problem.reason)
             if place in batch.faults:
                 fault = batch.faults[place]
-                answer |= {"input": fault.text, "error": f"{fault.bucket}: {fault.reason}"}
+                refused[place] = (fault.text, f"{fault.bucket}: {fault.reason}")
+        answers = model.predict(inputs, console)
+        for place, (answer, line) in enumerate(zip(answers, batch.lines, strict=True)):
+            answer["line"] = line
+            if place in refused:
+                answer["input"], answer["error"] = refused[place]
         yield answers
 
 
@@ -174,7 +197,7 @@ def _whole_file(path: Path) -> Iterator[TextIO]:
             temporary.unlink(missing_ok=True)
 
 
-def _writer(kind: str, file: TextIO) -> Callable[[list[dict[str, Any]] | None], None]:
+def _writer(kind: str, file: TextIO, columns: Sequence[str]) -> Callable[[list[dict[str, Any]] | None], None]:
     """A function that writes a list of answers; None ends the file."""
     if kind == "jsonl":
         return lambda answers: file.writelines(json.dumps(a, ensure_ascii=False) + "\n" for a in answers or [])
@@ -184,13 +207,16 @@ def _writer(kind: str, file: TextIO) -> Callable[[list[dict[str, Any]] | None], 
             kept.extend(answers) if answers is not None else json.dump(kept, file, ensure_ascii=False)
         )
     table = csv.writer(file, delimiter="\t" if kind == "tsv" else ",", lineterminator="\n")
-    table.writerow(TABLE_COLUMNS)
-    return lambda answers: table.writerows(_cells(answer) for answer in answers or [])
+    table.writerow(columns)
+    return lambda answers: table.writerows(_cells(answer, columns) for answer in answers or [])
 
 
-def _cells(answer: Mapping[str, Any]) -> list[Any]:
+def _cells(answer: Mapping[str, Any], columns: Sequence[str]) -> list[Any]:
     every = answer.get("probabilities", {})
     probability = every.get(answer.get("prediction"))
-    shown = "" if probability is None else f"{probability:.6f}"
-    listed = json.dumps(every, ensure_ascii=False) if every else ""
-    return [answer["line"], answer["input"], answer.get("prediction", ""), shown, listed, answer.get("error", "")]
+    shown = {
+        **answer,
+        "probability": "" if probability is None else f"{probability:.6f}",
+        "probabilities": json.dumps(every, ensure_ascii=False) if every else "",
+    }
+    return [shown.get(column, "") for column in columns]

@@ -141,6 +141,8 @@ def _build(values: dict[str, Any], folder: Path, default_name: str | None) -> Re
         problems += task_type.check_columns(data)
     if task_type and evaluate:
         problems += task_type.check_baselines(evaluate)
+    if task_type:
+        problems += task_type.check_unread({"data": data, "train": train, "evaluate": evaluate})
     if problems:
         raise UserError(*problems)
     assert data and train and evaluate and method_config and task_type and task

@@ -19,7 +19,7 @@ from reglaj.core.runs import begin_run, finish_run, locked, read_manifest, softw
 from reglaj.methods import METHODS
 from reglaj.models.inspect import ModelFacts, inspect_model
 from reglaj.pipelines.check import model_problems
-from reglaj.pipelines.data import read_data
+from reglaj.pipelines.data import read_data, with_context
 from reglaj.pipelines.recipe import Recipe, load_recipe
 from reglaj.tasks import TASKS
 
@@ -58,7 +58,8 @@ def train(
     problems = model_problems(TASKS.get(plan.task), plan.method, plan.train, facts)
     if problems:
         raise UserError(*problems)
-    data = read_data(plan, Path(runs), console)
+    plan = with_context(plan, facts)
+    data = read_data(plan, Path(runs), console, facts)
     task = TASKS.get(plan.task).from_data(data)
     plan = _resolve(plan, facts, task, data, console)
 
@@ -103,9 +104,7 @@ def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, co
     problems = task.check_train(plan.train)
     if problems:
         raise UserError(*problems)
-    derived = derive_training(
-        plan.train, METHODS.get(plan.method.name), facts, data.report["train"], task.stopping_metric
-    )
+    derived = derive_training(plan.train, METHODS.get(plan.method.name), facts, data.report["train"], task.defaults)
     plan = plan.with_train(derived).with_split(data.report["split"]["kind"])
     for key, value in plan.derived.items():
         console.say(f"  {key} = {value}")
@@ -132,6 +131,8 @@ def _execute(path: Path, plan: Recipe, facts: ModelFacts, task: Task, data: Prep
     learner, engine = assembled.learner, assembled.learner.engine
     rows = f"{engine.layout} rows ({engine.layout_reason})"
     console.say(f"  {engine.device}, {engine.precision}, {rows}, {engine.threads} threads")
+    if plan.train.gradient_checkpointing:
+        learner.checkpoint_gradients()
     supervision, cut = _supervise(assembled, data, console)
     fitted = fit(learner, supervision, plan.train, path / "metrics.jsonl", console)
     with new_folder(path / "model") as folder:
@@ -225,6 +226,7 @@ def _extras(plan: Recipe, facts: ModelFacts, fitted: Fitted, result: EvaluationR
     return {
         "metrics": fitted.metrics,
         "mistakes": result.mistakes,
+        **result.extras,
         "recipe_yaml": plan.to_yaml(),
         "derived": dict(plan.derived),
         "software": software(),

@@ -6,27 +6,42 @@ Pipelines, loop and methods never branch on a task's name; they ask the task.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import Problem, listing, nearest
 from reglaj.data.config import DataConfig
-from reglaj.data.roles import ColumnRoles
+from reglaj.data.roles import ColumnRoles, Layout
 from reglaj.evaluation.config import EvaluateConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from torch import Tensor
 
+    from reglaj.core.config import Config
     from reglaj.data.examples import Examples, PreparedData
+    from reglaj.data.shaping import Shaper
     from reglaj.evaluation.report import ReportPlan
     from reglaj.models.encoding import TokenRows
-    from reglaj.models.heads import ScoreHead
     from reglaj.models.inspect import ModelFacts
     from reglaj.objectives.base import Objective
     from reglaj.training.config import TrainConfig
-    from reglaj.training.learner import Learner
+    from reglaj.training.defaults import TaskDefaults
+    from reglaj.training.learner import Head, Learner
+
+
+class Sections(Protocol):
+    """What a task may know of a recipe."""
+
+    @property
+    def data(self) -> DataConfig: ...
+    @property
+    def train(self) -> TrainConfig: ...
+    @property
+    def evaluate(self) -> EvaluateConfig: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +82,8 @@ class EvaluationResult:
     notes: list[str]
     cut: int
     """Test texts longer than the context."""
+    extras: dict[str, Any] = field(default_factory=dict)
+    """What only the page shows; see `write_report`."""
 
 
 class Task(ABC):
@@ -77,13 +94,24 @@ class Task(ABC):
     roles: ClassVar[ColumnRoles]
     headline: ClassVar[str]
     """The metric that `reglaj runs` shows."""
-    stopping_metric: ClassVar[str]
-    """What early stopping watches by default."""
+    defaults: ClassVar[TaskDefaults]
+    """Values of `train` that are the task's own; the metric that early stopping watches is among them."""
+    shapes: ClassVar[bool] = False
+    """Whether records become examples only with the model's tokenizer (see `shaper`)."""
+    unread: ClassVar[frozenset[str]] = frozenset()
+    """Dotted keys of a recipe that mean nothing to this task, and are refused rather than ignored."""
     default_model: ClassVar[str] = "starter:minilm"
     default_method: ClassVar[str] = "full"
     default_split: ClassVar[str] = "stratified"
     baselines: ClassVar[tuple[str, ...]]
     trivial_baseline: ClassVar[str]
+
+    question_roles: ClassVar[ColumnRoles] = ColumnRoles(inputs=())
+    """What a file of inputs may look like, where that is more than a column for the only input."""
+    table_columns: ClassVar[tuple[str, ...]] = ("line", "input", "prediction", "error")
+    """Of predictions written as a table."""
+    cut_words: ClassVar[str] = "texts are longer than the model's context and were answered from their beginning"
+    """What is said, after a number, of inputs that were cut."""
 
     @classmethod
     def check_columns(cls, data: DataConfig) -> list[Problem]:
@@ -91,13 +119,13 @@ class Task(ABC):
         problems = []
         for number, source in enumerate(data.sources):
             for role in source.columns:
-                if role not in cls.roles.names:
-                    guess = nearest(role, cls.roles.names)
+                if role not in cls.roles.source_names:
+                    guess = nearest(role, cls.roles.source_names)
                     problems.append(
                         Problem(
                             where=f"data.sources.{number}.columns",
                             given=f"unknown role {role!r}",
-                            allowed=listing(cls.roles.names),
+                            allowed=listing(cls.roles.source_names),
                             why=f"the task {cls.name} reads these and nothing else",
                             remedy=f"did you mean {guess!r}?" if guess else "write `role: column`, not `column: role`",
                         )
@@ -132,6 +160,25 @@ class Task(ABC):
         return (cls.trivial_baseline, *evaluate.baselines)
 
     @classmethod
+    def check_unread(cls, sections: Mapping[str, Config | None]) -> list[Problem]:
+        """Keys that were changed although the task does not read them. sections: by name, None where broken."""
+        problems = []
+        for key in sorted(cls.unread):
+            section, _, name = key.partition(".")
+            values = sections.get(section)
+            if values is not None and getattr(values, name) != type(values).model_fields[name].get_default():
+                problems.append(
+                    Problem(
+                        where=key,
+                        given=f"{getattr(values, name)!r}",
+                        allowed=f"nothing: the task {cls.name} does not read it",
+                        why="it would change nothing, in silence",
+                        remedy="remove the key",
+                    )
+                )
+        return problems
+
+    @classmethod
     @abstractmethod
     def check_model(cls, facts: ModelFacts) -> list[Problem]:
         """Why this model cannot do the task, told from its config."""
@@ -140,6 +187,15 @@ class Task(ABC):
     @abstractmethod
     def from_data(cls, data: PreparedData) -> Task:
         """The task on these data: takes its labels from the training part."""
+
+    @classmethod
+    def shaper(cls, load_tokenizer: Callable[[], Any], facts: ModelFacts, recipe: Sections) -> Shaper | None:
+        """What turns records into examples where that takes the model's tokenizer; None where columns are enough."""
+        return None
+
+    def connect(self, tokenizer: Any, recipe: Sections) -> None:
+        """Take the tokenizer of the model, before anything is encoded."""
+        return None
 
     @abstractmethod
     def check_train(self, train: TrainConfig) -> list[Problem]:
@@ -154,13 +210,28 @@ class Task(ABC):
     def load(cls, folder: Path) -> Task:
         """Read back what `save` wrote."""
 
+    def verify(self, folder: Path) -> None:
+        """Raise `UserError` where texts would become other tokens than when the model in `folder` was saved."""
+        return None
+
+    @classmethod
+    def load_model(cls, facts: ModelFacts, dropout: float | None) -> Any:
+        """The model as it was pre-trained; by default without a head."""
+        from reglaj.models.loading import load_backbone
+
+        return load_backbone(facts, dropout=dropout)
+
     @abstractmethod
-    def head(self, facts: ModelFacts, dropout: float) -> ScoreHead:
-        """A new head for this task, at random."""
+    def head(self, model: Any, facts: ModelFacts, dropout: float) -> Head:
+        """What makes outputs of hidden states: a new head at random, or the model's own."""
 
     @abstractmethod
     def encode(self, examples: Examples, tokenizer: Any, max_tokens: int) -> Encoded:
         """Examples to token ids and targets."""
+
+    @abstractmethod
+    def show(self, examples: Examples, tokenizer: Any, max_tokens: int, count: int) -> list[list[tuple[str, bool]]]:
+        """The first `count` examples as the model sees them: pieces of text, and whether they are learnt."""
 
     @abstractmethod
     def objective(self, train: TrainConfig, encoded: Encoded) -> Objective[Any]:
@@ -199,8 +270,12 @@ class Task(ABC):
     def report_plan(cls) -> ReportPlan:
         """How report.html and the model card tell the result."""
 
+    def question(self, layout: Layout, cells: Mapping[str, str | None]) -> Any:
+        """What `predict` takes, from the cells of a record. Raises `BrokenRecord` where nothing can be answered."""
+        return next(iter(cells.values())) or ""
+
     @abstractmethod
     def predict(
-        self, learner: Learner, tokenizer: Any, texts: list[str], max_tokens: int, console: Console
+        self, learner: Learner, tokenizer: Any, texts: list[Any], max_tokens: int, console: Console
     ) -> list[dict[str, Any]]:
-        """One answer per text, in order: `input` with `prediction`, or with the `error` that refused it."""
+        """One answer per input, in order: `input` with `prediction`, or with the `error` that refused it."""

@@ -13,6 +13,7 @@ from reglaj.core.seeding import derive_seed
 from reglaj.data.roles import ColumnRoles
 from reglaj.tasks import TASKS
 from reglaj.tasks.base import Encoded, Evaluation, EvaluationResult, Task
+from reglaj.training.defaults import TaskDefaults
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,9 +41,15 @@ class Classify(Task):
     headline: ClassVar[str] = "accuracy"
     # Not the loss: a classifier that overfits grows too sure long before it is more often wrong. On the demo's data
     # (validation, full fine-tuning) the lowest loss is at epoch 2 with 0.556 right, the best accuracy 0.589 at epoch 5.
-    stopping_metric: ClassVar[str] = "validation_accuracy"
+    defaults: ClassVar[TaskDefaults] = TaskDefaults(stopping_metric="validation_accuracy")
+    unread: ClassVar[frozenset[str]] = frozenset(
+        {"train.on", "data.too_long", "evaluate.generate_rows", "evaluate.max_new_tokens", "evaluate.temperature",
+         "evaluate.few_shot_examples", "evaluate.repetition_penalty"}
+    )  # fmt: skip
     baselines: ClassVar[tuple[str, ...]] = ("majority", "tfidf_word", "tfidf_char", "frozen_probe")
     trivial_baseline: ClassVar[str] = "majority"
+    # `probability` is that of the prediction, `probabilities` a JSON object of all.
+    table_columns: ClassVar[tuple[str, ...]] = ("line", "input", "prediction", "probability", "probabilities", "error")
 
     def __init__(self, labels: list[str]) -> None:
         self.labels = labels
@@ -102,7 +109,7 @@ class Classify(Task):
     def load(cls, folder: Path) -> Classify:
         return cls(json.loads((folder / "task.json").read_text(encoding="utf-8"))["labels"])
 
-    def head(self, facts: ModelFacts, dropout: float) -> ScoreHead:
+    def head(self, model: Any, facts: ModelFacts, dropout: float) -> ScoreHead:
         from reglaj.models.heads import ScoreHead
 
         return ScoreHead(facts.hidden_size, len(self.labels), pooling=facts.pooling, dropout=dropout)
@@ -116,6 +123,13 @@ class Classify(Task):
         targets = np.array([self._number[label] for label in examples.column("label")], dtype=np.int64)
         places = [f"{source}, line {line}" for source, line in zip(examples.source, examples.line, strict=True)]
         return Encoded(places=places, rows=rows, targets=targets, cut=len(cut))
+
+    def show(self, examples: Examples, tokenizer: Any, max_tokens: int, count: int) -> list[list[tuple[str, bool]]]:
+        from reglaj.models.encoding import encode_texts
+
+        rows, _ = encode_texts(tokenizer, examples.column("text")[:count], max_tokens)
+        labels = examples.column("label")
+        return [[(tokenizer.decode(rows[i]), False), (f" -> {labels[i]}", True)] for i in range(len(rows))]
 
     def objective(self, train: TrainConfig, encoded: Encoded) -> CrossEntropy:
         import numpy as np

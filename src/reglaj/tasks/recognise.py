@@ -9,51 +9,26 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reglaj.data.roles import ColumnRoles
+from reglaj.tasks.columns import (
+    ColumnFacts,
+    any_shape,
+    describe_column,
+    label_shape,
+    list_shape,
+    text_shape,
+    turns_shape,
+)
 
 ACCEPT = 0.5
 """Least score of a column that is proposed: half a perfect shape, or a name with any possible shape."""
 TIE = 0.15
 """Scores closer than this are equally good."""
 
-_NUMBER = re.compile(r"^[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?$")
-_WHOLE = re.compile(r"^[-+]?\d+([.,]0+)?$")
-_DATE = re.compile(r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ].*)?$")
-_ADDRESS = re.compile(r"^(https?://|www\.)\S+$")
 _WORD_PARTS = re.compile(r"[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]*|\d+")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ColumnFacts:
-    """What the cells of one column look like. Shares are of the cells that are not empty."""
-
-    name: str
-    filled: int
-    """Cells that hold more than white space."""
-    filled_share: float
-    distinct: int
-    characters: float
-    """Mean length."""
-    words: float
-    """Mean number of words; scripts without spaces count two characters as a word."""
-    numbers: float
-    whole_numbers: float
-    dates: float
-    addresses: float
-    lists: float
-    """Share of JSON lists and objects."""
-    commonest: str
-    is_complete: bool
-    """Whether these are all cells of the column, not the first ones of a longer file."""
-
-    @property
-    def repeats(self) -> float:
-        """How often a value occurs on average."""
-        return self.filled / self.distinct if self.distinct else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,42 +39,25 @@ class ColumnGuess:
     column: str
     score: float
     reason: str
+    is_plain: bool = False
+    """Whether the column can hardly be meant for anything else: by its name, or by turns of a conversation."""
+    style: str = ""
+    """`OpenAI` or `ShareGPT`, where the column holds turns."""
+    size: str = ""
+    """How many turns, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _RoleHint:
-    """How a role's column is usually called (English and Romanian, without diacritics), and what its cells are like."""
+    """How a role's column is usually called (English and Romanian, without diacritics), and what its cells are like.
+
+    needs_name: texts of any kind have that shape, so only the name tells.
+    """
 
     shape: Callable[[ColumnFacts], tuple[float, str]]
     strong: frozenset[str]
     weak: frozenset[str] = frozenset()
-
-
-def describe_column(name: str, cells: Iterable[str | None], *, is_complete: bool = True) -> ColumnFacts:
-    """The facts of one column."""
-    every = list(cells)
-    filled = [cell.strip() for cell in every if cell and cell.strip()]
-    count = len(filled)
-    values = Counter(filled)
-
-    def share(fits: Callable[[str], object]) -> float:
-        return sum(n for value, n in values.items() if fits(value)) / count if count else 0.0
-
-    return ColumnFacts(
-        name=name,
-        filled=count,
-        filled_share=count / len(every) if every else 0.0,
-        distinct=len(values),
-        characters=sum(map(len, filled)) / count if count else 0.0,
-        words=sum(map(_words, filled)) / count if count else 0.0,
-        numbers=share(_NUMBER.match),
-        whole_numbers=share(_WHOLE.match),
-        dates=share(_DATE.match),
-        addresses=share(_ADDRESS.match),
-        lists=share(lambda value: (value[0], value[-1]) in (("[", "]"), ("{", "}"))),
-        commonest=values.most_common(1)[0][0] if values else "",
-        is_complete=is_complete,
-    )
+    needs_name: bool = False
 
 
 def recognise(
@@ -115,7 +73,7 @@ def recognise(
     """
     facts = [describe_column(name, [row.get(name) for row in sample], is_complete=is_complete) for name in columns]
     guesses = []
-    for role in roles.names:
+    for role in roles.source_names:
         scored = [_guess(role, column) for column in facts]
         guesses += sorted(scored, key=lambda guess: -guess.score)
     return guesses
@@ -130,18 +88,31 @@ def candidates(guesses: Iterable[ColumnGuess], role: str, *, without: Iterable[s
 
 
 def _guess(role: str, facts: ColumnFacts) -> ColumnGuess:
-    hint = _HINTS.get(role) or _RoleHint(shape=_any_shape, strong=frozenset({role}))
+    hint = _HINTS.get(role) or _RoleHint(shape=any_shape, strong=frozenset({role}))
     shape, reason = hint.shape(facts)
     if shape == 0:
         return ColumnGuess(role=role, column=facts.name, score=0.0, reason=reason)
     name = _name_score(facts.name, hint)
+    if hint.needs_name and name < 0.4:
+        return ColumnGuess(role=role, column=facts.name, score=0.0, reason=f"{reason}; its name says nothing of {role}")
     # A column that is mostly empty can only be meant by its name.
     score = max(0.0, shape * (1.0 if facts.filled_share >= 0.5 else 0.4) + name)
     if facts.filled_share < 0.5:
         reason += f", but {1 - facts.filled_share:.0%} of its cells are empty"
     if name >= 0.4:
         reason += ", and its name says so"
-    return ColumnGuess(role=role, column=facts.name, score=round(score, 3), reason=reason)
+    is_plain = facts.turns > 0.5 or _is_plain(role, name, hint, facts)
+    guess = ColumnGuess(role=role, column=facts.name, score=round(score, 3), reason=reason, is_plain=is_plain)
+    if facts.turns <= 0.5:
+        return guess
+    return replace(guess, style=facts.turn_style, size=f"{facts.mean_turns:.1f} turns on average")
+
+
+def _is_plain(role: str, name: float, hint: _RoleHint, facts: ColumnFacts) -> bool:
+    """A column called `answer` whose cells are yes and no may well be a label; one called `completion` is none."""
+    if facts.name.strip().casefold() == role:
+        return True
+    return name == 1.0 and (not hint.needs_name or facts.variety > 0.5)
 
 
 def _name_score(name: str, hint: _RoleHint) -> float:
@@ -166,72 +137,26 @@ def _name_parts(name: str) -> list[str]:
     return [part.casefold() for part in _WORD_PARTS.findall(plain)]
 
 
-def _words(text: str) -> float:
-    unspaced = sum(1 for c in text if ord(c) >= 0x2E80)  # CJK and what comes after it is written without spaces
-    return len(text.split()) + unspaced / 2
-
-
-def _unusable(facts: ColumnFacts) -> str:
-    """Why a column can be neither a text nor a label, or nothing."""
-    if not facts.filled:
-        return "is empty"
-    if facts.lists > 0.5:
-        return "holds lists, not single values"
-    if facts.dates > 0.8:
-        return "holds dates"
-    if facts.addresses > 0.8:
-        return "holds web addresses"
-    return ""
-
-
-def _text_shape(facts: ColumnFacts) -> tuple[float, str]:
-    if reason := _unusable(facts):
-        return 0.0, reason
-    if facts.numbers > 0.8:
-        return 0.0, "holds numbers, not texts"
-    if facts.distinct == 1 and facts.filled > 1:
-        return 0.0, f"always says {_short(facts.commonest)}"
-    variety = facts.distinct / facts.filled
-    amount = "nearly all different" if variety > 0.9 else f"{facts.distinct:,} of {facts.filled:,} different"
-    score = min(1.0, variety / 0.5) * min(1.0, max(0.15, (facts.words - 1) / 3))
-    return score, f"holds texts of {facts.characters:.0f} characters on average, {amount}"
-
-
-def _label_shape(facts: ColumnFacts) -> tuple[float, str]:
-    if reason := _unusable(facts):
-        return 0.0, reason
-    if facts.distinct == 1 and facts.is_complete:
-        return 0.0, f"always says {_short(facts.commonest)}, so there is nothing to tell apart"
-    if facts.distinct == 1:  # files are often sorted by label: more classes may come
-        return 0.1, f"says {_short(facts.commonest)} in all of the first {facts.filled:,} rows"
-    if facts.numbers > 0.8 and facts.whole_numbers < facts.numbers:
-        return 0.0, "holds numbers with decimals, not classes"
-    times = f"{facts.repeats:.0f}" if facts.repeats >= 10 else f"{facts.repeats:.1f}"
-    counted = f"has {facts.distinct:,} different values, each {times} times on average"
-    if facts.repeats < 2:
-        return 0.0, f"{counted}: they hardly repeat"
-    if facts.characters > 100:
-        return 0.0, f"holds texts of {facts.characters:.0f} characters on average, too long for names of classes"
-    # Counters and flags look like classes too; a column of numbers needs its name to be preferred.
-    kind = 0.5 if facts.numbers > 0.8 else 1.0
-    return kind * min(1.0, facts.repeats / 10), counted
-
-
-def _any_shape(facts: ColumnFacts) -> tuple[float, str]:
-    return (0.0, "is empty") if not facts.filled else (0.1, f"holds {facts.distinct:,} different values")
-
-
-def _short(text: str, limit: int = 40) -> str:
-    return repr(text if len(text) <= limit else text[: limit - 3] + "...")
-
-
 def _names(*lines: str) -> frozenset[str]:
     return frozenset(" ".join(lines).split())
 
 
+def _other_turns(facts: ColumnFacts) -> tuple[float, str]:
+    if facts.name == "conversations" and facts.answered:
+        return 0.0, "has a role of its own name"
+    return turns_shape(facts)
+
+
+def _named_turns(facts: ColumnFacts) -> tuple[float, str]:
+    shape, reason = turns_shape(facts)
+    return (shape, reason) if facts.name == "conversations" else (0.0, reason)
+
+
+_ANSWERS = _names("completion answer response output reply assistant raspuns raspunsuri iesire")
+
 _HINTS: dict[str, _RoleHint] = {
     "text": _RoleHint(
-        shape=_text_shape,
+        shape=text_shape,
         strong=_names(
             "text texts message messages question tweet post comment review sentence utterance query content body",
             "prompt input document abstract description complaint feedback transcript",
@@ -241,7 +166,7 @@ _HINTS: dict[str, _RoleHint] = {
         weak=_names("title subject headline summary titlu subiect rezumat"),
     ),
     "label": _RoleHint(
-        shape=_label_shape,
+        shape=label_shape,
         strong=_names(
             "label labels class category intent target sentiment topic y",
             "eticheta etichete clasa categorie categoria intentie intentia tinta tema sentimentul",
@@ -251,6 +176,25 @@ _HINTS: dict[str, _RoleHint] = {
             "tip tipul grup domeniu specialitate departament emotie decizie rezultat",
         ),
     ),
+    "messages": _RoleHint(
+        shape=_other_turns,
+        strong=_names("messages message conversation dialog dialogue chat turns mesaje conversatie dialog replici"),
+    ),
+    "conversations": _RoleHint(shape=_named_turns, strong=_names("conversations")),
+    "prompt": _RoleHint(
+        shape=text_shape,
+        strong=_names("prompt question query input user human request intrebare intrebari cerere intrare"),
+        needs_name=True,
+    ),
+    "completion": _RoleHint(shape=text_shape, strong=_ANSWERS, needs_name=True),
+    "instruction": _RoleHint(
+        shape=text_shape, strong=_names("instruction instructions instructiune instructiuni"), needs_name=True
+    ),
+    "output": _RoleHint(shape=text_shape, strong=_ANSWERS, needs_name=True),
+    "input": _RoleHint(shape=any_shape, strong=_names("input context intrare"), needs_name=True),
+    "system": _RoleHint(shape=any_shape, strong=_names("system systemprompt sistem"), needs_name=True),
+    "tools": _RoleHint(shape=list_shape, strong=_names("tools functions instrumente"), needs_name=True),
+    "history": _RoleHint(shape=list_shape, strong=_names("history istoric"), needs_name=True),
 }
 
 # Columns that describe a row rather than what is to be learnt from it.

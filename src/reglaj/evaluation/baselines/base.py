@@ -1,4 +1,4 @@
-"""What a baseline is, and how one is run.
+"""What a baseline is, and how one is run: of a classifier here, of answers in `answering`.
 
 A baseline learns from the training rows alone, chooses its settings on the validation rows alone, and is not fitted
 again on both: it sees exactly the rows that the model sees, in the same roles.
@@ -41,12 +41,17 @@ class BaselineData:
 
 
 class Baseline(ABC):
-    """One way to predict without training the model. A new one is one file here; the conformance suite finds it."""
+    """One way to do without training the model. A new one is one file here; the conformance suite finds it."""
 
     title: ClassVar[str]
     """How a sentence calls it, such as `character TF-IDF`."""
     summary: ClassVar[str]
     """One line about what it does."""
+
+
+class LabelBaseline(Baseline):
+    """One way to put texts into classes."""
+
     needs_embeddings: ClassVar[bool] = False
 
     def __init__(self) -> None:
@@ -74,7 +79,10 @@ class BaselineResult:
 
 def run_baseline(name: str, data: BaselineData) -> BaselineResult:
     """Fit one baseline and predict the test rows. Raises `UserError` on an unknown name."""
-    baseline = BASELINES.get(name, where="evaluate.baselines")()
+    kind = BASELINES.get(name, where="evaluate.baselines")
+    if not issubclass(kind, LabelBaseline):
+        raise ValueError(f"the baseline {name!r} does not put texts into classes")
+    baseline = kind()
     if baseline.needs_embeddings and data.embed is None:
         raise ValueError(f"the baseline {name!r} needs the embeddings of the untrained model")
     began = time.perf_counter()
@@ -94,7 +102,7 @@ def run_baseline(name: str, data: BaselineData) -> BaselineResult:
 
 
 def logistic_on(
-    baseline: Baseline, features: tuple[Any, Any, Any], data: BaselineData, strengths: Sequence[float] = STRENGTHS
+    baseline: LabelBaseline, features: tuple[Any, Any, Any], data: BaselineData, strengths: Sequence[float] = STRENGTHS
 ) -> FloatArray:
     """Logistic regression on given features of train, validation and test: probabilities (N_test, C).
 

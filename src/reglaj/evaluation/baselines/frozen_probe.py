@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reglaj.evaluation.baselines import BASELINES
-from reglaj.evaluation.baselines.base import Baseline, BaselineData, logistic_on
+from reglaj.evaluation.baselines.base import BaselineData, LabelBaseline, logistic_on
 
 if TYPE_CHECKING:
     from reglaj.evaluation.types import FloatArray
 
 
 @BASELINES.register("frozen_probe")
-class FrozenProbe(Baseline):
+class FrozenProbe(LabelBaseline):
     """Standardised embeddings, logistic regression."""
 
     title = "frozen embeddings"

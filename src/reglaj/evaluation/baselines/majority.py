@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reglaj.evaluation.baselines import BASELINES
-from reglaj.evaluation.baselines.base import Baseline, BaselineData
+from reglaj.evaluation.baselines.base import BaselineData, LabelBaseline
 
 if TYPE_CHECKING:
     from reglaj.evaluation.types import FloatArray
 
 
 @BASELINES.register("majority")
-class Majority(Baseline):
+class Majority(LabelBaseline):
     """The class shares of the training rows, for every row.
 
     The shares rather than certainty: of all constant answers they have the best log loss. One row is added to every

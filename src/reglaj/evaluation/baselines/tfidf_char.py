@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reglaj.evaluation.baselines import BASELINES
-from reglaj.evaluation.baselines.base import Baseline, BaselineData, logistic_on
+from reglaj.evaluation.baselines.base import BaselineData, LabelBaseline, logistic_on
 
 if TYPE_CHECKING:
     from reglaj.evaluation.types import FloatArray
@@ -15,7 +15,7 @@ MAX_FEATURES = 300_000
 
 
 @BASELINES.register("tfidf_char")
-class TfidfChar(Baseline):
+class TfidfChar(LabelBaseline):
     """n-grams of 2 to 5 characters inside words, sublinear counts times inverse document frequency."""
 
     title = "character TF-IDF"

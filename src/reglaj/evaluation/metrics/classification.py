@@ -21,11 +21,13 @@ from reglaj.evaluation.intervals import (
     Interval,
     Statistic,
     bootstrap,
+    mean_of,
     paired_difference,
     percentile_interval,
     point,
     proportion,
     reflected_interval,
+    together,
     wilson,
 )
 from reglaj.evaluation.types import FloatArray, IntArray
@@ -73,10 +75,10 @@ def classification_scores(
     predicted = probabilities.argmax(axis=1)
     statistics = {
         "macro_f1": _macro_f1(truth, predicted, len(labels)),
-        "log_loss": _mean(row_log_losses(truth, probabilities)),
+        "log_loss": mean_of(row_log_losses(truth, probabilities)),
         "expected_calibration_error": _calibration_error(truth, probabilities),
     }
-    statistic = _together(list(statistics.values()))
+    statistic = together(list(statistics.values()))
     values = point(statistic, len(truth))
     draws = bootstrap(statistic, len(truth), samples=samples, seed=seed)
     scores: dict[str, Any] = {"accuracy": proportion(int((predicted == truth).sum()), len(truth), confidence)}
@@ -185,22 +187,13 @@ def _f1_interval(right: int, touched: int, confidence: float) -> Interval:
 def _headline_statistic(truth: IntArray, probabilities: FloatArray) -> Statistic:
     """(S, N) weights to (S, 3): accuracy, macro-F1, log loss."""
     predicted = probabilities.argmax(axis=1)
-    return _together(
+    return together(
         [
-            _mean((predicted == truth).astype(np.float64)),
+            mean_of((predicted == truth).astype(np.float64)),
             _macro_f1(truth, predicted, probabilities.shape[1]),
-            _mean(row_log_losses(truth, probabilities)),
+            mean_of(row_log_losses(truth, probabilities)),
         ]
     )
-
-
-def _together(statistics: list[Statistic]) -> Statistic:
-    return lambda weights: np.concatenate([statistic(weights) for statistic in statistics], axis=1)
-
-
-def _mean(values: FloatArray) -> Statistic:
-    """Weighted mean of a figure per row (N,)."""
-    return lambda weights: (weights @ values / weights.sum(axis=1))[:, None]
 
 
 def _macro_f1(truth: IntArray, predicted: IntArray, num_classes: int) -> Statistic:

@@ -107,18 +107,18 @@ def _intended_use(document: Document) -> str:
 def _figures(document: Document) -> str:
     report, plan = document.report, document.plan
     figures = [f for f in plan.figures if f.name in report["test"]]
+    models = [("this model", report["test"]), *((baseline_title(n), s) for n, s in document.compared.items())]
     lines = [
         "## Evaluation",
         "",
         f"On the sealed test split, with {level(document.confidence)} intervals in brackets.",
         "",
-        _row(["", *(f.title for f in figures)]),
-        _row(["---", *("---:" for _ in figures)]),
-        _row(["**this model**", *(f"**{_value(f, report['test'][f.name])}**" for f in figures)]),
+        _row(["", *(_plain(name) for name, _ in models)]),
+        _row(["---", *("---:" for _ in models)]),
     ]
-    for name, scores in document.compared.items():
-        cells = [_value(f, scores[f.name]) if f.name in scores else "" for f in figures]
-        lines.append(_row([_plain(baseline_title(name)), *cells]))
+    for figure in figures:
+        ours, *theirs = (_value(figure, scores[figure.name]) if figure.name in scores else "" for _, scores in models)
+        lines.append(_row([figure.title, f"**{ours}**", *theirs]))
     differences = [
         _row([_plain(baseline_title(name)), figure.title, *_difference(figure, scores[figure.name]["difference"])])
         for name, scores in document.compared.items()
@@ -169,9 +169,11 @@ def _how_to_use(document: Document) -> str:
     run = " ".join(str(document.report.get("run") or "RUN").replace("`", "").split())
     quoted, folder = shlex.quote(run), PurePath(run).as_posix()
     example = document.plan.example
+    filled = (command.format(run=quoted, example=f'"{example}"') for command in document.plan.commands)
+    commands = "\n".join(f"reglaj {command}" for command in filled)
     return (
         "## How to use it\n\n"
-        f'```sh\nreglaj predict {quoted} "{example}"\n```\n\n'
+        f"```sh\n{commands}\n```\n\n"
         f"```python\nimport reglaj\n\nmodel = reglaj.load({folder!r})\nprint(model.predict([{example!r}]))\n```\n\n"
         "The run folder may lie anywhere; give its path as it is then."
     )

@@ -197,7 +197,15 @@ def _more_limits(document: Document) -> list[str]:
     test = document.report["test"]
     per_label: Mapping[str, Any] = test.get("per_class") or {}
     few = [label for label, values in per_label.items() if values["support"] < _FEW_ROWS]
-    told = []
+    told = ["Labels were taken as they are. Where people would disagree about a label, no model can be right."]
+    contradictory = (document.report.get("data") or {}).get("dropped", {}).get("contradictory_label")
+    if contradictory:
+        told.append(
+            f"{plural(contradictory, 'record')} with contradictory labels were left out; "
+            "in use, such texts will come all the same."
+        )
+    if len(document.compared) > 1:
+        told.append("Several baselines were tried and the best on test is named, which favours the baseline.")
     if few:
         told.append(
             f"{plural(len(few), 'class has', 'classes have')} fewer than {_FEW_ROWS} test rows. What is said of "

@@ -102,7 +102,8 @@ def _notes(document: Document) -> Markup:
     if cut:
         told = ", ".join(f"{count(n)} in {part}" for part, n in cut.items())
         notes.append(
-            f"Longer than {document.report.get('max_tokens', 'the maximum of')} tokens and cut at the end: {told}."
+            f"Longer than {document.report.get('max_tokens', 'the maximum of')} tokens and "
+            f"{document.plan.too_long}: {told}."
         )
     return tag("ul", *(tag("li", note) for note in notes), class_="plain") if notes else joined([])
 

@@ -68,7 +68,8 @@ class ReportPlan:
 
     headline: the result in one or two plain sentences. verdict: (good | open | bad, a few words).
     figures: the first one is what baselines are compared on. limits: sentences about what the figures cannot say,
-    beside the general ones. pipeline_tag and use: for the model card.
+    beside the general ones. pipeline_tag and use: for the model card. commands: what to type next, after `reglaj`;
+    `{run}` and `{example}` are filled in. too_long: what became of test texts that are longer than the context.
     """
 
     headline: Callable[[Document], str]
@@ -79,3 +80,5 @@ class ReportPlan:
     pipeline_tag: str
     use: str
     example: str = "a text of yours"
+    commands: tuple[str, ...] = ("predict {run} {example}",)
+    too_long: str = "cut at the end"

@@ -35,9 +35,19 @@ def baseline_title(name: str) -> str:
 
 def comparison(document: Document) -> Block | None:
     """The model beside the baselines, with paired differences."""
+    lead = (
+        "What simpler ways reach on the same test rows, each trained on the same training rows as the model. "
+        "Differences are paired: both sides are scored on the same rows each time, so a difference can be clear "
+        "even where the intervals of the two overlap."
+    )
+    return comparison_on(document, document.plan.figures, lead)
+
+
+def comparison_on(document: Document, figures: Sequence[Figure], lead: str) -> Block | None:
+    """The model beside the baselines on some figures: the first is drawn, and every one has its table."""
     if not document.compared:
         return None
-    first = document.plan.figures[0]
+    first = figures[0]
     ordered = sorted(document.compared.items(), key=lambda item: -item[1][first.name]["value"])
     if first.lower_is_better:
         ordered.reverse()
@@ -50,15 +60,15 @@ def comparison(document: Document) -> Block | None:
     write = (lambda v: percent(v, 0)) if first.is_share else (lambda v: number(v, 2))
     plot = dots_and_intervals(dots, write, cells, alternative=f"{first.title} of the model and of each baseline")
     told = f"{first.title} with {level(document.confidence)} intervals. The band is the model's own interval."
-    tables = [_figure_table(document, f, scores) for f in document.plan.figures if _is_compared(document, f)]
+    if first.lower_is_better:
+        told += " Lower is better."
+    tables = [_figure_table(document, f, scores) for f in figures if _is_compared(document, f)]
     notes = [str(note) for note in document.report.get("notes", [])]
     remarks = tag("ul", *(tag("li", note) for note in notes), class_="plain quiet") if notes else ""
     return Block(
         anchor="baselines",
         title="Against the baselines",
-        lead="What simpler ways reach on the same test rows, each trained on the same training rows as the model. "
-        "Differences are paired: both sides are scored on the same rows each time, so a difference can be clear "
-        "even where the intervals of the two overlap.",
+        lead=lead,
         body=joined([figure(plot, told), *tables, remarks]),
     )
 
@@ -208,20 +218,11 @@ def limit_sentences(document: Document) -> list[str]:
         "another time, source or language may go worse; `reglaj evaluate RUN --data FILE` measures that.",
         f"A {level(document.confidence)} interval tells how far a figure may move with other rows of the same kind. "
         "It does not cover another training run: this is one run with one seed.",
-        "Labels were taken as they are. Where people would disagree about a label, no model can be right.",
         "Rows that are equal up to case and white space never lie in two parts. Paraphrases and near copies may, and "
         "would make every figure here, the baselines' too, a little too good.",
     ]
-    if data.get("dropped", {}).get("contradictory_label"):
-        n = data["dropped"]["contradictory_label"]
-        told.append(
-            f"{plural(n, 'record')} with contradictory labels were left out; in use, such texts will come all the same."
-        )
     if len(document.compared) > 1:
-        told.append(
-            "Several baselines were tried and the best on test is named, which favours the baseline. "
-            "Their p‑values are not corrected for the number of comparisons."
-        )
+        told.append("The p‑values of several baselines are not corrected for the number of comparisons.")
     told += document.plan.limits(document)
     if openings is not None:
         told.append(_openings(openings))

@@ -164,6 +164,31 @@ svg text.strong { fill: var(--on-model); }
   svg text.middle { fill: var(--on-model); }
 }
 .classes td:nth-child(3) { width: 16%; min-width: 120px; vertical-align: middle; }
+.block { display: block; font-weight: 400; max-width: 22rem; white-space: normal; }
+.exchange { border-top: 1px solid var(--rule); padding: 16px 0 18px; }
+.exchange:first-of-type { border-top: 0; padding-top: 0; }
+.exchange h3 { margin: 0 0 4px; display: flex; flex-wrap: wrap; gap: 0 12px; align-items: baseline; }
+.exchange h3 .quiet { font-weight: 400; }
+.exchange h4 { margin: 0 0 4px; font-size: .8rem; color: var(--soft); }
+.asked { max-width: 80ch; margin-bottom: 12px; }
+.told { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 240px), 1fr)); gap: 10px; }
+.said { background: var(--wash); border-radius: 8px; padding: 10px 14px; min-width: 0; font-size: .92rem; }
+.said.reference { background: none; border: 1px dashed var(--rule); }
+.said.after { background: var(--model-wash); }
+.words { white-space: pre-wrap; overflow-wrap: anywhere; }
+.remarks { margin: 8px 0 0; display: flex; flex-wrap: wrap; gap: 0 14px; }
+details.long { margin: 0; }
+details.long summary { list-style: none; color: inherit; font-size: inherit; padding: 0; }
+details.long summary::-webkit-details-marker { display: none; }
+details.long .more { display: block; color: var(--model); font-size: .85rem; }
+details.long[open] .start { display: none; }
+details.long[open] .more { margin-bottom: 4px; }
+.trained { background: var(--model-wash); color: var(--ink); text-decoration: underline 2px var(--model);
+  text-underline-offset: 3px; border-radius: 2px; }
+.masked { color: var(--soft); }
+pre.tokens { white-space: pre-wrap; overflow-wrap: anywhere; max-height: 22rem; overflow-y: auto; line-height: 1.75;
+  margin-bottom: 18px; }
+.tokens-legend .trained, .tokens-legend .masked { font-family: var(--mono); padding: 0 2px; }
 footer { grid-column: 1 / -1; color: var(--soft); font-size: .82rem; padding: 12px 0 0; }
 @media (max-width: 1000px) {
   .layout { grid-template-columns: minmax(0, 1fr); padding: 0 16px 40px; }
@@ -193,11 +218,14 @@ footer { grid-column: 1 / -1; color: var(--soft); font-size: .82rem; padding: 12
   nav.contents, .skip { display: none; }
   .layout { display: block; max-width: none; padding: 0; }
   section { border: 0; border-top: 1px solid var(--rule); border-radius: 0; padding: 14px 0; break-inside: auto; }
-  figure, tr, .tiles, pre { break-inside: avoid; }
+  figure, tr, .tiles, pre:not(.tokens) { break-inside: avoid; }
   h2, h3, .lead { break-after: avoid; }
   details::details-content { content-visibility: visible; block-size: auto; }
   details > :not(summary) { display: block; }
   .scroll { overflow: visible; }
+  pre.tokens { max-height: none; }
+  details.long .start, details.long .more { display: none; }
+  .exchange { break-inside: auto; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 @media print and (prefers-color-scheme: dark) {

@@ -13,12 +13,16 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """`1.234`, with a true minus sign."""
+    """`1.234`, with a true minus sign; from a million on `1.23e+06`."""
+    if abs(value) >= 1e6:
+        return f"{value:.2e}".replace("-", "−")
     return signless_zero(f"{value:.{digits}f}").replace("-", "−")
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """`+1.234` or `−1.234`."""
+    """`+1.234` or `−1.234`; from a million on `+1.23e+06`."""
+    if abs(value) >= 1e6:
+        return f"{value:+.2e}".replace("-", "−")
     text = f"{value:+.{digits}f}"
     return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "−")
 
