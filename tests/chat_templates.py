@@ -27,7 +27,8 @@ class Shape:
 
 
 CHATML = (
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+    "{% for message in messages %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 LLAMA3 = (
@@ -47,7 +48,8 @@ MISTRAL = (
     "{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
 )
 GEMMA = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}"
     "{% for message in messages %}" + _ALTERNATE + "{% if (message['role'] == 'assistant') %}{% set role = 'model' %}"
     "{% else %}{% set role = message['role'] %}{% endif %}"
     "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
@@ -99,7 +101,8 @@ QWEN3 = (
 )
 THINKING_PROMPT = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}{% set content = m['content'].split('</think>')[-1] %}"
-    "{% else %}{% set content = m['content'] %}{% endif %}{{ '<|im_start|>' + m['role'] + '\n' + content + '<|im_end|>\n' }}"
+    "{% else %}{% set content = m['content'] %}{% endif %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + content + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
 )
 # The system prompt stands in front of the last question, wherever that is.
@@ -155,9 +158,10 @@ TOOLS = (
     "{%- endif %}{%- for m in messages %}{%- if m.role == 'system' and loop.first %}"
     "{%- elif m.role == 'assistant' and m.tool_calls %}{{- '<|im_start|>assistant' }}"
     "{%- if m.content %}{{- '\n' + m.content }}{%- endif %}{%- for call in m.tool_calls %}"
-    "{{- '\n<tool_call>\n{\"name\": \"' + call.function.name + '\", \"arguments\": ' + (call.function.arguments | tojson)"
+    '{{- \'\n<tool_call>\n{"name": "\' + call.function.name + \'", "arguments": \' + (call.function.arguments | tojson)'
     " + '}\n</tool_call>' }}{%- endfor %}{{- '<|im_end|>\n' }}"
-    "{%- elif m.role == 'tool' %}{{- '<|im_start|>user\n<tool_response>\n' + m.content + '\n</tool_response><|im_end|>\n' }}"
+    "{%- elif m.role == 'tool' %}"
+    "{{- '<|im_start|>user\n<tool_response>\n' + m.content + '\n</tool_response><|im_end|>\n' }}"
     "{%- else %}{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{%- endif %}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
 )
@@ -167,7 +171,7 @@ TOOLS_WITH_IDS = (
     "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + '[/INST]' }}"
     "{% elif m.tool_calls is defined %}{% for call in m.tool_calls %}"
     "{% if call.id is not defined or call.id | length != 9 %}{{ raise_exception('Tool call IDs should be 9 long!') }}"
-    "{% endif %}{{ '[TOOL_CALLS] {\"name\": \"' + call.function.name + '\", \"arguments\": ' + call.function.arguments"
+    '{% endif %}{{ \'[TOOL_CALLS] {"name": "\' + call.function.name + \'", "arguments": \' + call.function.arguments'
     " + ', \"id\": \"' + call.id + '\"}' }}{% endfor %}{{ eos_token }}"
     "{% elif m.role == 'tool' %}{{ '[TOOL_RESULTS] ' + m.tool_call_id + ' ' + m.content + '[/TOOL_RESULTS]' }}"
     "{% elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.test_wiring_chat import CHAT_CHANGES
 from tests.tiny import recipe_for, write_model, write_rows
 
 import reglaj
@@ -99,7 +100,7 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "evaluate.bootstrap_samples": (150, interval, {}),
 }  # fmt: skip
 # Keys whose other values are refused or cannot be had here; each has its own test below.
-ELSEWHERE = {"task", "data.sources.kind", "data.split.kind", "train.device"}
+ELSEWHERE = {"task", "data.sources.kind", "data.split.kind", "train.device", "train.gradient_checkpointing"}
 
 
 def every_key() -> set[str]:
@@ -152,7 +153,7 @@ def run_with(place: dict[str, Path], overrides: dict[str, Any]) -> reglaj.Run:
 
 
 def test_every_key_is_walked():
-    assert every_key() == set(CHANGES) | ELSEWHERE
+    assert every_key() == set(CHANGES) | set(CHAT_CHANGES) | ELSEWHERE
     assert len(CHANGES) > 35
 
 

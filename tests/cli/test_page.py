@@ -75,3 +75,30 @@ def test_a_report_shows_model_baselines_differences_rows_and_the_next_step(capsy
 def test_a_report_without_baselines_is_a_report(capsys):
     read_report(Page(), {"run": "runs/a-001", "task": "classify", "method": "full", "test": {"accuracy": figure(0.9)}})
     assert "0.900" in capsys.readouterr().out
+
+
+def test_a_chat_says_which_way_is_better_and_how_to_talk_to_it(capsys):
+    compared = {"loss": figure(3.4, difference=figure(-0.4, p=0.002)), "rouge_l": figure(0.1)}
+    report = {
+        "run": "runs/support-001",
+        "task": "chat",
+        "method": "lora",
+        "test": {
+            "loss": figure(3.0),
+            "perplexity": figure(20.1),
+            "rouge_l": figure(0.2),
+            "chrf": figure(0.3),
+            "rows": 60,
+        },
+        "baselines": {"untuned": compared},
+    }
+    read_report(Page(), report)
+    lines = capsys.readouterr().out.splitlines()
+    heading = next(line for line in lines if "ROUGE-L" in line)
+    assert "loss (lower is better)" in heading and "perplexity (lower is better)" in heading
+    assert "model minus it (loss)" in heading
+    untuned = next(line for line in lines if line.startswith("untuned"))
+    assert "3.400 [3.390, 3.410]" in untuned and "-0.400 [-0.410, -0.390]" in untuned and "0.002" in untuned
+    assert "chrF  0.300 [0.290, 0.310]" in lines
+    assert "chat     reglaj chat runs/support-001" in lines
+    assert "predict  reglaj predict runs/support-001 'a question of yours'" in lines

@@ -170,7 +170,7 @@ def test_rows_side_by_side_are_drawn_by_the_seed_and_keep_their_order(result):
     nll, tokens = CacheModel(TRAIN).token_losses(TEST, None)
     for row, place in zip(rows, places, strict=True):
         assert row["prompt"] == TEST[place].questions[0] and row["reference"] == TEST[place].last_answer
-        assert row["before"].startswith(row["prompt"]) and row["ended"] == "end"
+        assert row["before"].startswith(row["prompt"]) and (row["ended"], row["ended_before"]) == ("end", "length")
         assert row["nll_per_token"] == pytest.approx(nll[place] / tokens[place])
         assert row["nll_per_token"] < row["nll_per_token_before"]
         assert (row["source"], row["line"]) == ("rows.jsonl", place + 1)

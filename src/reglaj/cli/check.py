@@ -21,7 +21,8 @@ def check(recipe: options.Recipe, overrides: options.Overrides = None, runs: opt
 
 def _read(page: Page, found: dict[str, Any]) -> None:
     model, method, cost = found["model"], found["method"], found["forecast"]
-    trains = f"trains {method['trainable_parameters']:,} of them ({share(method['share'])}), and a new head"
+    trains = f"trains {method['trainable_parameters']:,} of them ({share(method['share'])})"
+    trains += ", and a new head" if method["has_new_head"] else ""
     rows = f"{'' if cost['rows_are_exact'] else 'about '}{cost['train_rows']:,} rows"
     page.line(f"{found['recipe']}: no problems found")
     page.line()

@@ -12,9 +12,13 @@ WIDE = 200
 """Columns that a table may take where nobody's screen sets a limit (a pipe, a file)."""
 
 
+_HARMLESS = "\n\t\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
+"""Not printable by themselves, but parts of lines, of emoji and of Persian words."""
+
+
 def printable(text: str) -> str:
     """`text` without what a terminal would obey: user data must not move the cursor or change colours."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() or c in _HARMLESS else c.encode("unicode_escape").decode() for c in text)
 
 
 def one_line(text: str, limit: int = 200) -> str:

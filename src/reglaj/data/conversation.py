@@ -31,11 +31,11 @@ class Conversation:
     tools: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> str:
-        """One line of JSON: the same conversation always gives the same text."""
+        """One line of JSON: the same conversation always gives the same text. Keys keep their order: it is learnt."""
         document: dict[str, Any] = {"messages": list(self.messages)}
         if self.tools:
             document["tools"] = list(self.tools)
-        return json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Conversation:

@@ -12,8 +12,10 @@ from reglaj.data.roles import ColumnRoles, Layout
 class Header(Protocol):
     """What is known of a file's columns. notes: what a user should know."""
 
-    columns: list[str]
-    notes: list[str]
+    @property
+    def columns(self) -> list[str]: ...
+    @property
+    def notes(self) -> list[str]: ...
 
 
 class Chosen(NamedTuple):
@@ -107,17 +109,12 @@ def _ambiguous(layouts: Sequence[Layout], given: Mapping[str, str], name: str, w
 
 
 def _none_fits(layouts: Sequence[Layout], header: Header, name: str, where: str) -> Problem:
-    """No layout has all of its columns; the one with the nearest names is taken as what was probably meant."""
-    guesses = [{role: nearest(role, header.columns) for role in layout.required} for layout in layouts]
-    likely = max(guesses, key=lambda found: sum(map(bool, found.values())) / len(found))
-    example = ", ".join(f"{role}: {column or 'COLUMN'}" for role, column in likely.items())
+    example = ", ".join(f"{role}: COLUMN" for role in layouts[0].required)
     return Problem(
         where=where,
         given=f"{name!r} has the columns {listing(header.columns)}, which are those of no layout",
         allowed=_described(layouts),
-        why=next(
-            (note for note in header.notes if "no header" in note), "a source is read by the names of its columns"
-        ),
+        why=next((note for note in header.notes if "no header" in note), "records are read by the names of columns"),
         remedy=f"say which columns they are, such as `columns: {{{example}}}`; `reglaj new FILE` proposes them",
     )
 

@@ -180,9 +180,10 @@ def _told_by_config(config: Any, context: int) -> str | None:
     rope = getattr(text, "rope_parameters", None) or {}
     every = [rope, *(value for value in rope.values() if isinstance(value, dict))]
     for parameters in every:
+        if parameters.get("rope_type") not in ("dynamic", "longrope"):
+            continue
         # These turn with the longest row of a pass, so an answer would depend on what stands beside it.
-        limit = parameters.get("original_max_position_embeddings") or text.max_position_embeddings
-        if parameters.get("rope_type") in ("dynamic", "longrope") and context > limit:
+        if context > (parameters.get("original_max_position_embeddings") or text.max_position_embeddings):
             return f"its {parameters['rope_type']} positions depend on the longest row of a pass"
     return None
 

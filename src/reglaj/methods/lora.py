@@ -104,7 +104,7 @@ class Lora(Method[LoraConfig]):
         chosen = sorted({_inside(module, model) for module in _chosen(config, facts)})
         every = {_inside(module, model) for module in facts.linear_modules()}
         peft_config = peft.LoraConfig(
-            task_type=peft.TaskType.FEATURE_EXTRACTION,
+            task_type=_kind(model),
             base_model_name_or_path=str(facts.folder),
             r=config.rank,
             lora_alpha=config.alpha,
@@ -118,6 +118,11 @@ class Lora(Method[LoraConfig]):
             parameter.requires_grad_(before.get(key, f".{name}." in key and ".lora_" in key))
         layers = [int(part) for module in chosen for part in module.split(".") if part.isdigit()]
         return LoraHandle(model, name, Capabilities(linear_deltas=True, lowest_trained_layer=min(layers, default=0)))
+
+
+def _kind(model: Any) -> str:
+    """What PEFT wraps such a model as: one that writes tokens can generate, a bare trunk gives hidden states."""
+    return "CAUSAL_LM" if model.get_output_embeddings() is not None else "FEATURE_EXTRACTION"
 
 
 def _targets(config: LoraConfig) -> tuple[str, ...]:

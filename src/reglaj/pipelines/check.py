@@ -68,6 +68,8 @@ def model_problems(
         problems += task.check_model(facts)
     if method:
         problems += METHODS.get(method.name).check(method, facts)
+    if task and method and not problems and not task.defaults.has_new_head:
+        problems += _nothing_learns(task, method, facts)
     if train and train.max_tokens is not None and train.max_tokens > facts.context:
         problems.append(
             Problem(
@@ -79,6 +81,20 @@ def model_problems(
             )
         )
     return problems
+
+
+def _nothing_learns(task: type[Task], method: MethodConfig, facts: ModelFacts) -> list[Problem]:
+    if METHODS.get(method.name).trainable_parameters(method, facts):
+        return []
+    return [
+        Problem(
+            where="method.name",
+            given=f"{method.name} for the task {task.name}",
+            allowed="a method that trains parameters of the model",
+            why=f"{method.name} trains a new head only, and {task.name} has none: nothing would learn",
+            remedy="choose lora or full",
+        )
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +190,7 @@ def _summary(recipe: Recipe, facts: ModelFacts, seen: list[Seen], notes: list[st
             "name": recipe.method.name,
             "trainable_parameters": trainable,
             "share": trainable / facts.parameters if facts.parameters else 0.0,
+            "has_new_head": TASKS.get(recipe.task).defaults.has_new_head,
         },
         "sources": [
             {

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import Problem, listing, nearest
 from reglaj.data.config import DataConfig, SourceConfig
+from reglaj.data.conversation import BrokenRecord
+from reglaj.data.formats import opening
+from reglaj.data.layouts import Chosen, choose_layout
 from reglaj.pipelines.findings import Findings
 from reglaj.pipelines.forecast import Amount
 
@@ -22,12 +25,27 @@ _STARTER = "starter:"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Records:
+    """What the first records of a source are in the layout that it is in.
+
+    lengths: characters of those that can be used. dropped: bucket to count of the others. first: one of them.
+    """
+
+    chosen: Chosen
+    lengths: list[int]
+    dropped: Mapping[str, int]
+    first: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Seen:
     """The beginning of one source."""
 
     config: SourceConfig
     file: Path
     preview: Preview
+    records: Records | None = None
+    """For tasks that read several layouts; None also where the columns suit none of them."""
 
     def cells(self, role: str) -> list[str] | None:
         """The cells of a role in the sample, or None where the source has no such column."""
@@ -45,11 +63,50 @@ def look_at_sources(
     for number, source in enumerate(data.sources):
         beginning = findings.attempt(lambda source=source: _look(source, folder, console))  # type: ignore[misc]
         if beginning:
-            seen.append(beginning)
             findings.notes += [f"{source.path}: {note}" for note in beginning.preview.notes]
-            if task:
+            if task and task.roles.layouts:
+                beginning = _with_records(beginning, number, task, findings)
+            elif task:
                 findings.add(_column_problems(beginning, number, task, findings.notes))
+            seen.append(beginning)
     return seen
+
+
+def _with_records(seen: Seen, number: int, task: type[Task], findings: Findings) -> Seen:
+    """The layout of the source, and what its first records are in it."""
+    roles, source = task.roles, seen.config
+    assert roles.measure is not None, "a task with layouts knows what a record in them is"
+    given = {role: column for role, column in source.columns.items() if role in roles.source_names}
+    chosen = choose_layout(seen.preview, source.path, given, roles, where=f"data.sources.{number}.columns")
+    if not isinstance(chosen, Chosen):
+        findings.add(chosen)
+        return seen
+    columns = ", ".join(f"{role} from {column!r}" for role, column in chosen.columns.items())
+    findings.notes.append(f"{source.path}: read as {chosen.layout.name} ({columns})")
+    lengths: list[int] = []
+    dropped: Counter[str] = Counter()
+    first = ""
+    for row in seen.preview.sample:
+        cells = {role: row.get(column) for role, column in chosen.columns.items()}
+        try:
+            lengths.append(roles.measure(chosen.layout, cells))
+        except BrokenRecord as problem:
+            dropped[problem.bucket] += 1
+            first = first or f"{_beginning(opening(chosen.layout, cells))}: {problem.reason}"
+    if dropped:
+        findings.notes.append(
+            f"{source.path}: of the first {seen.preview.rows_seen:,} records {_counted(dropped)} (the first: {first})"
+        )
+    return replace(seen, records=Records(chosen=chosen, lengths=lengths, dropped=dropped, first=first))
+
+
+def _counted(dropped: Mapping[str, int]) -> str:
+    return listing(f"{count:,} {bucket}" for bucket, count in sorted(dropped.items()))
+
+
+def _beginning(text: str) -> str:
+    flat = " ".join(text.split())
+    return repr(flat if len(flat) <= 60 else flat[:57] + "...")
 
 
 def _look(source: SourceConfig, folder: Path, console: Console) -> Seen:
@@ -88,7 +145,15 @@ def _column_problems(seen: Seen, number: int, task: type[Task], notes: list[str]
 
 
 def check_contents(data: DataConfig, task: type[Task], seen: list[Seen], findings: Findings) -> None:
-    """What complete samples tell about texts and labels. A file that was only begun proves nothing."""
+    """What the samples tell about the records.
+
+    Of texts and labels a file that was only begun proves nothing; conversations none of which can be used are enough.
+    """
+    if task.roles.layouts:
+        records = [one.records for one in seen if one.records]
+        if records and len(records) == len(data.sources) and not any(one.lengths for one in records):
+            findings.add([_nothing_usable(records)])
+        return
     if len(seen) < len(data.sources) or not all(one.preview.is_complete for one in seen):
         return
     roles = task.roles
@@ -114,6 +179,18 @@ def _no_content(rows: int, roles: str) -> Problem:
         allowed="rows with a text and what is to be learnt from it",
         why="there is nothing to learn from",
         remedy="check the mapping under data.sources[].columns",
+    )
+
+
+def _nothing_usable(records: list[Records]) -> Problem:
+    dropped = sum((Counter(one.dropped) for one in records), Counter[str]())
+    first = next((f"; the first: {one.first}" for one in records if one.first), "")
+    return Problem(
+        where="data.sources",
+        given=f"none of the first {sum(dropped.values()):,} records can be used",
+        allowed="records that end with an answer",
+        why=f"{_counted(dropped)}{first}",
+        remedy="check the mapping under data.sources[].columns, or mend the records",
     )
 
 
@@ -151,7 +228,9 @@ def amount_of(task: type[Task], seen: list[Seen]) -> Amount:
     characters: list[int] = []
     for one in seen:
         rows += one.preview.rows_seen if one.preview.is_complete else _rows_by_size(one)
-        for role in task.roles.inputs:
+        if one.records:
+            characters += one.records.lengths
+        for role in task.roles.inputs if not task.roles.layouts else ():
             characters += [len(cell) for cell in one.cells(role) or []]
     return Amount(
         rows=rows,

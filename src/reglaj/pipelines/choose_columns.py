@@ -35,7 +35,7 @@ class Table:
 class Fit:
     """A task that suits the columns.
 
-    chosen: role to column. others: columns that would have been possible too. rivals: other tasks that fit, less plainly.
+    chosen: role to column. others: columns that would have been possible too. rivals: tasks that fit, less plainly.
     """
 
     task: type[Task]
@@ -235,15 +235,16 @@ def _tie(role: str, best: list[ColumnGuess], table: Table) -> Problem:
         given=f"{len(best)} columns are equally good: {listing(_quoted(guess.column) for guess in best)}",
         allowed=f"one column for the {role}",
         why="; ".join(f"{_quoted(guess.column)} {guess.reason}" for guess in best[:6]),
-        remedy=f"choose: `reglaj new {shell_quoted(table.files[0])} {_option(role, best[0].column)}`, or another of them",
+        remedy=f"choose: `reglaj new {shell_quoted(table.files[0])} {_option(role, best[0].column)}`, or another one",
     )
 
 
 def _nothing_fits(role: str, ranked: list[ColumnGuess], table: Table) -> Problem:
+    thing = f"{'an' if role[0] in 'aeio' else 'a'} {role}"
     return Problem(
         where=role,
-        given=f"no column of {listing(table.files, 3)} looks like a {role}",
-        allowed=f"a column whose name and cells are those of a {role}",
+        given=f"no column of {listing(table.files, 3)} looks like {thing}",
+        allowed=f"a column whose name and cells are those of {thing}",
         why="; ".join(f"{_quoted(g.column)} {g.reason}" for g in ranked[:8]) or "every column has another role already",
         remedy=f"if one of them is meant all the same, say so with {_option(role)}; else add such a column",
     )
@@ -262,7 +263,8 @@ def reasons(fit: Fit, table: Table) -> list[str]:
         if possible:
             names = listing((_quoted(guess.column) for guess in possible), 5)
             lines.append(f"{role}: {names} would be possible too; choose with {_option(role)}")
-    unread = [column for column in table.columns if column not in {guess.column for guess in chosen.values()}]
+    taken = {guess.column for guess in chosen.values()} | set(fit.layout.roles)
+    unread = [column for column in table.columns if column not in taken]
     if task.roles.layouts and unread:
         lines.append(f"not read: {listing(map(_quoted, unread), 8)}")
     for rival in fit.rivals:

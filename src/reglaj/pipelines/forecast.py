@@ -26,11 +26,18 @@ CPU_RATE_PER_CORE = 80e9
 CUDA_RATE = 30e12
 CHARACTERS_PER_TOKEN = 4.0
 SPECIAL_TOKENS = 2
+TEMPLATE_TOKENS = 24
+"""What a chat template puts around a question and its answer: roles, markers, a short system prompt."""
+SUPERVISED_SHARE = 0.5
+"""Of a conversation's tokens, those of the answers; before the data is read nobody knows it better."""
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 PROCESS_BYTES = 700_000_000
 """Python with torch and transformers, before any model."""
-ACTIVATIONS_PER_LAYER = 16
-"""Values of the model's width that a transformer layer keeps per token for its backward pass (with fused attention)."""
+ACTIVATIONS_PER_LAYER = {"encoder": 16, "decoder": 22}
+"""Values of the model's width that a transformer layer keeps per token for its backward pass (with fused attention).
+A decoder's was counted on SmolLM2: 20 under LoRA, 22 in full; most of it are the wide tensors of the gated part."""
+SCORES_BYTES = 100_000_000
+"""The scores of one chunk of supervised positions, with what is made of them."""
 FLOAT_BYTES = 4
 
 
@@ -51,26 +58,26 @@ def forecast(recipe: Recipe, facts: ModelFacts, amount: Amount) -> dict[str, Any
     defaults = TASKS.get(recipe.task).defaults
     train = recipe.with_train(derive_training(recipe.train, method, facts, train_rows, defaults)).train
     assert train.epochs and train.batch_size and train.max_tokens
-    tokens_per_row = min(amount.characters / CHARACTERS_PER_TOKEN + SPECIAL_TOKENS, train.max_tokens)
+    predicts_tokens = not defaults.has_new_head
+    special = TEMPLATE_TOKENS if predicts_tokens else SPECIAL_TOKENS
+    tokens_per_row = min(amount.characters / CHARACTERS_PER_TOKEN + special, train.max_tokens)
     steps = math.ceil(train_rows / train.batch_size) * train.epochs
     steps = min(steps, train.max_steps or steps)
     tokens = min(steps * train.batch_size, train_rows * train.epochs) * tokens_per_row
 
-    trainable = method.trainable_parameters(recipe.method, facts)
-    matrices = sum(rows * columns for rows, columns in facts.linear_modules().values())
-    trained_matrices = min(trainable, matrices)
-    has_backward = trainable > 0
-    operations = tokens * (2 * matrices + 2 * matrices * has_backward + 2 * trained_matrices)
-
-    device = "cuda" if recipe.train.device == "cuda" or (recipe.train.device == "auto" and _has_gpu()) else "cpu"
+    device = "cuda" if train.device == "cuda" or (train.device == "auto" and _has_gpu()) else "cpu"
     rate = CUDA_RATE if device == "cuda" else CPU_RATE_PER_CORE * _cores()
     micro_batch = min(train.micro_batch_tokens or MICRO_BATCH_TOKENS[device], train.batch_size * tokens_per_row)
-    # A frozen trunk keeps nothing for a backward pass but what one layer needs at a time.
-    layers = facts.layers if has_backward else 1
+    trainable = method.trainable_parameters(recipe.method, facts)
+    operations = tokens * _operations_per_token(facts, trainable, train.gradient_checkpointing)
+    if predicts_tokens:
+        trains_matrix = trainable >= facts.parameters
+        operations += tokens * SUPERVISED_SHARE * _operations_per_prediction(facts, trains_matrix)
     memory = {
         "weights": facts.parameters * FLOAT_BYTES,
         "gradients_and_optimizer": trainable * 3 * FLOAT_BYTES,
-        "activations": int(micro_batch * layers * ACTIVATIONS_PER_LAYER * facts.hidden_size * FLOAT_BYTES),
+        "activations": int(micro_batch * _kept_per_token(facts, trainable, train.gradient_checkpointing) * FLOAT_BYTES)
+        + SCORES_BYTES * predicts_tokens,
         "process": PROCESS_BYTES,
     }
     return {
@@ -88,6 +95,32 @@ def forecast(recipe: Recipe, facts: ModelFacts, amount: Amount) -> dict[str, Any
         "assumes": f"{rate / 1e9:,.0f} billion operations a second, {CHARACTERS_PER_TOKEN:g} characters a token,"
         " all epochs; without baselines and report",
     }
+
+
+def _operations_per_token(facts: ModelFacts, trainable: int, is_computed_twice: bool) -> int:
+    """Of the trunk: forward, and backward through what is trained."""
+    matrices = sum(rows * columns for rows, columns in facts.linear_modules().values())
+    passes = (1 + is_computed_twice + 1) if trainable else 1
+    return 2 * matrices * passes + 2 * min(trainable, matrices)
+
+
+def _operations_per_prediction(facts: ModelFacts, trains_matrix: bool) -> int:
+    """Of the output matrix, for one supervised token: scores and their gradient; where the matrix itself learns, its
+    own gradient too, and the scores once more.
+    """
+    vocabulary = facts.config.get("vocab_size")
+    matrix = facts.hidden_size * (vocabulary if isinstance(vocabulary, int) else 0)
+    return matrix * (8 if trains_matrix else 4)
+
+
+def _kept_per_token(facts: ModelFacts, trainable: int, is_computed_twice: bool) -> int:
+    """Values that wait for the backward pass."""
+    per_layer = ACTIVATIONS_PER_LAYER["decoder" if facts.is_decoder else "encoder"]
+    if not trainable:  # a frozen trunk keeps nothing but what one layer needs at a time
+        return per_layer * facts.hidden_size
+    if is_computed_twice:  # each layer's input, and one layer whole
+        return (facts.layers + per_layer) * facts.hidden_size
+    return facts.layers * per_layer * facts.hidden_size
 
 
 def _cores() -> int:

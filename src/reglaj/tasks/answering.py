@@ -267,6 +267,7 @@ class _AnswerEvaluation:
                     "before": before[place].text if before is not None else None,
                     "after": self.ours.answers[place].text,
                     "ended": self.ours.answers[place].ended,
+                    "ended_before": before[place].ended if before is not None else None,
                     "nll_per_token": float(self.ours.nll[row] / tokens),
                     "nll_per_token_before": float(untuned.nll[row] / tokens) if untuned is not None else None,
                     "id": self.test.ids[row],

@@ -10,7 +10,7 @@ from reglaj.core.console import Console
 from reglaj.data.conversation import BrokenRecord, Conversation
 from reglaj.data.formats.questions import question_of
 from reglaj.data.rendering import spans
-from reglaj.generation import Generated, GenerationConfig, Generator
+from reglaj.generation.config import GenerationConfig
 from reglaj.tasks.answering import Answerer
 from reglaj.tasks.chat_records import row_losses, try_encode
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from reglaj.data.examples import Examples
     from reglaj.evaluation.config import EvaluateConfig
+    from reglaj.generation import Generated, Generator
     from reglaj.tasks.base import Evaluation
     from reglaj.tasks.chat import Chat
     from reglaj.training.learner import Learner
@@ -32,6 +33,8 @@ def conversations_of(examples: Examples) -> list[Conversation]:
 
 def make_generator(task: Chat, learner: Learner, tokenizer: Any) -> Generator:
     """The one generator, on this learner's model. Fold the method in around it (`Handle.folded`)."""
+    from reglaj.generation import Generator
+
     engine = learner.engine
     # On a CPU decoding waits for weights, not for products: converting them at every step would only cost.
     autocast = engine.autocast if engine.device == "cuda" else contextlib.nullcontext

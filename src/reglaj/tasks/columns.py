@@ -37,7 +37,7 @@ class ColumnFacts:
     turns: float
     """Share of lists of turns of a conversation."""
     answered: float
-    """Share of those in which the assistant says something."""
+    """Share of cells whose last turn is the assistant's."""
     turn_style: str
     """`OpenAI` or `ShareGPT`, as most of these are; empty where there are none."""
     mean_turns: float
@@ -82,7 +82,7 @@ def describe_column(name: str, cells: Iterable[str | None], *, is_complete: bool
         addresses=share(_ADDRESS.match),
         lists=lists,
         turns=len(found) / count if count else 0.0,
-        answered=sum(facts.has_answer for facts in found) / count if count else 0.0,
+        answered=sum(facts.is_answered for facts in found) / count if count else 0.0,
         turn_style=styles.most_common(1)[0][0] if styles else "",
         mean_turns=sum(facts.turns for facts in found) / len(found) if found else 0.0,
         commonest=values.most_common(1)[0][0] if values else "",
@@ -149,7 +149,7 @@ def turns_shape(facts: ColumnFacts) -> tuple[float, str]:
     if facts.turns <= 0.5:
         return 0.0, f"holds {'lists' if facts.lists > 0.5 else 'single values'}, not lists of turns"
     if not facts.answered:
-        return 0.0, f"holds {facts.turn_style} turns of which none is the assistant's"
+        return 0.0, f"holds {facts.turn_style} turns, and no conversation ends with an answer"
     return 1.0, f"holds {facts.turn_style} turns, {facts.mean_turns:.1f} on average"
 
 

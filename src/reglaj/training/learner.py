@@ -61,7 +61,7 @@ class Learner:
 
     def checkpoint_gradients(self) -> None:
         """Keep one hidden state per layer and make the rest again in the backward pass: less memory, more time."""
-        self.backbone.gradient_checkpointing_enable({"use_reentrant": False})
+        self.backbone.activation_checkpointing_enable({"use_reentrant": False})
         if self.engine.layout == "packed-causal":
             # The second forward happens outside of ours and must meet the same attention.
             self.backbone.config._attn_implementation = ATTENTION_NAME

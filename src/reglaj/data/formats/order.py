@@ -47,9 +47,8 @@ def _answer_call(turn: Turn, before: Turn | None, open_calls: int) -> int:
     """The calls that are still open after this result of a tool."""
     if not open_calls:
         called = before is not None and before.message["role"] == "tool"
-        _broken(
-            f"turn {turn.number} is a tool's result, and {'every call has one' if called else 'no call is before it'}"
-        )
+        why = "every call has one already" if called else "no call comes before it"
+        _broken(f"turn {turn.number} is a tool's result, and {why}")
     return open_calls - 1
 
 

@@ -119,11 +119,14 @@ def _add_call(turns: list[Turn], number: int, content: str) -> None:
 
 
 class TurnFacts(NamedTuple):
-    """What a cell with a list of turns looks like, for proposals. style: `OpenAI` or `ShareGPT`."""
+    """What a cell with a list of turns looks like, for proposals.
+
+    style: `OpenAI` or `ShareGPT`. is_answered: whether the last turn is the assistant's.
+    """
 
     style: str
     turns: int
-    has_answer: bool
+    is_answered: bool
 
 
 def turn_facts(cell: str) -> TurnFacts | None:
@@ -137,5 +140,5 @@ def turn_facts(cell: str) -> TurnFacts | None:
     is_sharegpt = all("from" in turn and "value" in turn for turn in value)
     if not is_sharegpt and not all("role" in turn for turn in value):
         return None
-    roles = {_ROLES.get(str(turn.get("role", turn.get("from"))).strip().lower()) for turn in value}
-    return TurnFacts("ShareGPT" if is_sharegpt else "OpenAI", len(value), bool(roles & {"assistant", _CALL}))
+    last = _ROLES.get(str(value[-1].get("role", value[-1].get("from"))).strip().lower())
+    return TurnFacts("ShareGPT" if is_sharegpt else "OpenAI", len(value), last in ("assistant", _CALL))

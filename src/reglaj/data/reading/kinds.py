@@ -55,6 +55,8 @@ def _kind_of_text(file: SourceFile, head: str) -> str:
     suffix = PurePath(file.path.name.removesuffix(".gz")).suffix.lower()
     named = _BY_SUFFIX.get(suffix)
     seen = _json_kind(head, file.is_whole_head) if head.lstrip()[:1] in ("{", "[") else None
+    if seen == "json" and named == "jsonl" and head.lstrip()[:1] == "{" and _is_one_line(head):
+        return named  # one object on one line is both
     if seen:
         return seen
     # `[id],text` is a fine header: what begins like JSON and is none is JSON only by its name.

@@ -15,7 +15,7 @@ class Contents:
 
     def __init__(self, forbidden: Iterable[str], ends: Iterable[str]) -> None:
         self._forbidden = re.compile(_either(forbidden))
-        self._end = re.compile(rf"(?:\s*(?:{_either(ends)}))+\s*\Z")
+        self._ends = tuple(sorted(set(ends), key=len, reverse=True))
 
     def clean(self, conversation: Conversation) -> tuple[list[dict[str, Any]], bool]:
         """The messages without end tokens at the end of answers, and whether there were any.
@@ -27,7 +27,7 @@ class Contents:
         for number, message in enumerate(conversation.messages, start=1):
             content = str(message["content"])
             if message["role"] == "assistant":
-                kept = self._end.sub("", content) if self._forbidden.search(content) else content
+                kept = self._without_end(content) if self._forbidden.search(content) else content
                 stripped |= kept != content
                 content = kept
                 if not content.strip() and not message.get("tool_calls"):
@@ -40,6 +40,12 @@ class Contents:
         if conversation.tools:
             self._check(_written(conversation.tools), "the description of a tool")
         return messages, stripped
+
+    def _without_end(self, text: str) -> str:
+        bare = text.rstrip()
+        while found := next((end for end in self._ends if bare.endswith(end)), ""):
+            text = bare = bare.removesuffix(found).rstrip()
+        return text
 
     def _check(self, text: str, place: str) -> None:
         found = self._forbidden.search(text)

@@ -38,12 +38,12 @@ class Renderer:
         """Tries the template out. Raises `UserError` where it cannot be trained with."""
         self._tokenizer = tokenizer
         self._on: On = on
-        self.is_default = not tokenizer.chat_template
-        if self.is_default:
+        if not tokenizer.chat_template:
             _refuse_without_end(tokenizer)
             tokenizer.chat_template = DEFAULT_TEMPLATE
         template = TemplateText(tokenizer)
         self.template = template.text
+        self.is_default = template.text == DEFAULT_TEMPLATE
         facts = probe(tokenizer, template)
         added = added_tokens(tokenizer)
         written = written_tokens(template, facts, list(added))

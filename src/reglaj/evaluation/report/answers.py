@@ -182,8 +182,8 @@ def _more_limits(document: Document) -> list[str]:
             "true, safe or useful: a right answer in other words scores low, a wrong one in the same words scores high."
         )
         told.append(
-            "Answers were generated with the settings of the recipe and without a longer context than the data gave. "
-            "Another temperature, system prompt or limit gives other answers than those that were measured."
+            "Answers were generated with the settings of the recipe. Another temperature, system prompt or limit gives "
+            "other answers than those that were measured."
         )
     if 0 < answers < _FEW_ANSWERS:
         told.append(

@@ -69,11 +69,12 @@ def side_by_side(document: Document) -> Block | None:
 
 def _exchange(place: int, row: Mapping[str, Any], limit: Any) -> Markup:
     source = f"{row.get('source', '')}:{row.get('line', '')}".strip(":")
-    after_remark = [_loss_remark(row.get("nll_per_token")), _ending(str(row.get("ended", "")), limit)]
+    after_remarks = [_loss_remark(row.get("nll_per_token")), _ending(row.get("ended"), limit)]
     columns = [_said("Reference", row["reference"], [], kind="reference")]
     if row.get("before") is not None:
-        columns.append(_said("Before training", row["before"], [_loss_remark(row.get("nll_per_token_before"))]))
-    columns.append(_said("After training", row["after"], after_remark, kind="after"))
+        remarks = [_loss_remark(row.get("nll_per_token_before")), _ending(row.get("ended_before"), limit)]
+        columns.append(_said("Before training", row["before"], remarks))
+    columns.append(_said("After training", row["after"], after_remarks, kind="after"))
     title = tag("h3", f"Question {place}", tag("span", source, class_="quiet"))
     return tag(
         "article",
@@ -105,10 +106,9 @@ def _loss_remark(loss: float | None) -> Any:
     return None if loss is None else joined(["loss of the reference ", exact(loss, number(loss, 2))])
 
 
-def _ending(ended: str, limit: Any) -> str:
-    if ended == "end":
-        return "ended by itself"
-    return f"cut at {count(limit)} tokens" if ended == "length" and limit else f"ended by: {ended}" if ended else ""
+def _ending(ended: str | None, limit: Any) -> str | None:
+    known = {"end": "ended by itself", "length": f"cut at {count(limit)} tokens" if limit else "cut", None: None}
+    return known.get(ended, f"ended by: {ended}")
 
 
 def trained_on(document: Document) -> Block | None:

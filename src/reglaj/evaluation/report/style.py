@@ -165,6 +165,9 @@ svg text.strong { fill: var(--on-model); }
 }
 .classes td:nth-child(3) { width: 16%; min-width: 120px; vertical-align: middle; }
 .block { display: block; font-weight: 400; max-width: 22rem; white-space: normal; }
+.wide .bounds { display: block; }
+.wide thead th { white-space: normal; max-width: 9rem; }
+.wide tbody th { min-width: 11rem; }
 .exchange { border-top: 1px solid var(--rule); padding: 16px 0 18px; }
 .exchange:first-of-type { border-top: 0; padding-top: 0; }
 .exchange h3 { margin: 0 0 4px; display: flex; flex-wrap: wrap; gap: 0 12px; align-items: baseline; }
