@@ -163,8 +163,12 @@ def peer(steps: int, *, padding_free: bool) -> Turn:
         ids, learnt = encoded.rows[row].tolist(), flags[starts[row] : starts[row + 1]]
         labels = [token if is_learnt else IGNORED for token, is_learnt in zip(ids, learnt, strict=True)]
         data.append({"input_ids": ids, "labels": labels})
+    update = {name: tensor.clone() for name, tensor in assembled.learner.trained().items()}
+    model_folder, tokenizer = assembled.facts.folder, assembled.tokenizer
+    del assembled  # its weights are not the peer's memory
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(assembled, datasets.Dataset.from_list(data), folder, steps, padding_free)
+        arguments = peer_arguments(folder, steps, padding_free)
+        trainer = make_trainer(model_folder, tokenizer, datasets.Dataset.from_list(data), arguments, update)
         learnt = sum(token != IGNORED for row in trainer.train_dataset for token in row["labels"])
         assert learnt == flags.sum(), f"TRL learns {learnt} tokens, we {flags.sum()}"
         started = time.perf_counter()
@@ -173,15 +177,11 @@ def peer(steps: int, *, padding_free: bool) -> Turn:
     return Turn(seconds=seconds, losses=[line["loss"] for line in trainer.state.log_history if "loss" in line])
 
 
-def make_trainer(assembled: Assembled, data: Any, folder: str, steps: int, padding_free: bool) -> Any:
-    """An SFTTrainer on a model of its own, with the first values of our update."""
-    import peft
+def peer_arguments(folder: str, steps: int, padding_free: bool) -> Any:
+    """TRL's settings, equal to ours in all that changes the result."""
     import trl
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        assembled.facts.folder, dtype=torch.float32, attn_implementation="sdpa"
-    )
-    arguments = trl.SFTConfig(
+    return trl.SFTConfig(
         folder,
         max_steps=steps,
         per_device_train_batch_size=BATCH,
@@ -201,22 +201,30 @@ def make_trainer(assembled: Assembled, data: Any, folder: str, steps: int, paddi
         report_to="none",
         disable_tqdm=True,
     )
+
+
+def make_trainer(model_folder: Path, tokenizer: Any, data: Any, arguments: Any, update: dict[str, torch.Tensor]) -> Any:
+    """An SFTTrainer on a model of its own, whose low-rank update starts with the given values."""
+    import peft
+    import trl
+
     trainer = trl.SFTTrainer(
-        model,
+        transformers.AutoModelForCausalLM.from_pretrained(
+            model_folder, dtype=torch.float32, attn_implementation="sdpa"
+        ),
         arguments,
         train_dataset=data,
-        processing_class=assembled.tokenizer,
+        processing_class=tokenizer,
         peft_config=peft.LoraConfig(
             task_type="CAUSAL_LM", r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear"
         ),
     )
     trainer.log = lambda logs, *_, **__: trainer.state.log_history.append(logs)
-    first = dict(assembled.learner.backbone.named_parameters())
     moving = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
-    assert len(moving) == len(assembled.learner.trained())
+    assert len(moving) == len(update)
     with torch.no_grad():
         for name, parameter in moving.items():
-            parameter.copy_(first[name.removeprefix("base_model.model.")])
+            parameter.copy_(update[name.removeprefix("base_model.model.")])
     return trainer
 
 

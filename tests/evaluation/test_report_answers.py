@@ -120,7 +120,7 @@ def test_answers_stand_side_by_side_in_full_with_their_endings(sample):
         assert page.text.count(title) == 25
     assert "19 more rows" in page.text, "25 are shown"
     assert TOPICS["cardul"] in page.text and page.text.count("ended by itself") == 25 == page.text.count(
-        "cut at 512 tokens"
+        "cut at the limit"
     )
     assert LONG.strip() in page.text and "All 2,040 characters" in page.text
     assert "system: Răspunde politicos." in page.text and "متى تصل بطاقتي؟" in page.text

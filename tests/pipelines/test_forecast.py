@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,7 @@ def test_the_output_matrix_is_paid_for_at_answers_only(folder: Path) -> None:
     wider = dict(facts.config) | {"vocab_size": 10 * facts.config["vocab_size"]}
     amount = Amount(rows=10**6, is_exact=True, characters=400.0)
     plain = forecast(recipe_for(folder), facts, amount)["train_seconds"]
-    object.__setattr__(facts, "config", wider)
-    more = forecast(recipe_for(folder), facts, amount)
+    more = forecast(recipe_for(folder), replace(facts, config=wider), amount)
     rate = float(more["assumes"].split()[0].replace(",", "")) * 1e9
     matrix = 9 / 10 * wider["vocab_size"] * facts.hidden_size
     assert (more["train_seconds"] - plain) * rate == pytest.approx(more["tokens"] / 2 * 4 * matrix, rel=0.01)

@@ -100,7 +100,9 @@ def _answer(talk: Chat, text: str) -> None:
     if talk.last is not None and not talk.last.text.strip():
         _note("the answer is empty, so this turn is forgotten")
     elif talk.last is not None and talk.last.ended == "length":
-        _note(f"cut after {len(talk.last.ids):,} tokens; --max-new-tokens gives answers more room")
+        is_full = len(talk.last.ids) < talk.settings.max_new_tokens
+        why = "the model's context is full" if is_full else "--max-new-tokens gives answers more room"
+        _note(f"cut after {len(talk.last.ids):,} tokens; {why}")
 
 
 def _document(talk: Chat) -> list[dict[str, str]]:

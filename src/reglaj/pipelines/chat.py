@@ -117,13 +117,20 @@ def open_chat(
     validate(GenerationConfig, settings, where="")  # before the model is loaded, which takes long
     assembled = load_run(folder, console)
     task: Any = assembled.task
-    values = validate(GenerationConfig, {**task.settings.model_dump(), **settings}, where="")
-    assert isinstance(values, GenerationConfig)
+    values = _settings(task, settings)
     with assembled.learner.handle.folded():
         generator = make_generator(task, assembled.learner, assembled.tokenizer)
         if generator.reason is not None:
             console.warn(f"answers take longer than they could: {generator.reason}")
         yield Chat(generator, task.renderer, assembled.learner.facts.context, values, console)
+
+
+def _settings(task: Any, changes: dict[str, Any]) -> GenerationConfig:
+    from reglaj.generation import GenerationConfig
+
+    values = validate(GenerationConfig, {**task.settings.model_dump(), **changes}, where="")
+    assert isinstance(values, GenerationConfig)
+    return values
 
 
 def _refuse_what_does_not_talk(run: Path) -> None:
@@ -139,3 +146,26 @@ def _refuse_what_does_not_talk(run: Path) -> None:
         why="it was not trained to answer in a conversation",
         remedy=f'ask it with `reglaj predict {run} "TEXT"`, or train a recipe with `task: chat`',
     )
+
+
+def before_and_after(
+    run: str | Path, question: str, *, runs: str | Path = "runs", console: Console = SILENT, **settings: Any
+) -> tuple[str, str]:
+    """The answers to one question of the model as it came and of the trained one, under the same settings."""
+    folder = find_run(str(run), Path(runs))
+    _refuse_what_does_not_talk(folder)
+    from reglaj.pipelines.assemble import load_run
+    from reglaj.tasks.chat_answers import make_generator, room_for_prompt
+
+    assembled = load_run(folder, console)
+    task: Any = assembled.task
+    config: Any = _settings(task, settings)
+    learner = assembled.learner
+    room = room_for_prompt(learner.facts.context, config.max_new_tokens)
+    prompt, _ = task.renderer.fit_prompt(Conversation.of([{"role": "user", "content": question}]), room)
+    answers = []
+    for model in (learner.handle.using(None), learner.handle.folded()):
+        with model:
+            (answer,) = make_generator(task, learner, assembled.tokenizer).generate([prompt], config)
+        answers.append(answer.text)
+    return answers[0], answers[1]

@@ -218,7 +218,7 @@ def _no_layout(task: type[Task], guesses: list[ColumnGuess], table: Table) -> Pr
     best: dict[str, ColumnGuess] = {}
     for guess in guesses:
         known = best.get(guess.column)
-        if known is None or (guess.is_plain, guess.score) > (known.is_plain, known.score):
+        if known is None or (guess.style, guess.score) > (known.style, known.score):
             best[guess.column] = guess
     return Problem(
         where="columns",

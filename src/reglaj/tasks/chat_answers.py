@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from reglaj.core.console import Console
 from reglaj.data.conversation import BrokenRecord, Conversation
@@ -19,11 +19,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from reglaj.data.examples import Examples
+    from reglaj.data.rendering import Renderer
     from reglaj.evaluation.config import EvaluateConfig
     from reglaj.generation import Generated, Generator
     from reglaj.tasks.base import Evaluation
-    from reglaj.tasks.chat import Chat
     from reglaj.training.learner import Learner
+
+
+class Talks(Protocol):
+    """A task with a renderer, and with settings by which it answers."""
+
+    @property
+    def renderer(self) -> Renderer: ...
+    @property
+    def settings(self) -> GenerationConfig: ...
 
 
 def conversations_of(examples: Examples) -> list[Conversation]:
@@ -31,7 +40,7 @@ def conversations_of(examples: Examples) -> list[Conversation]:
     return [Conversation.from_json(text) for text in examples.column("conversation")]
 
 
-def make_generator(task: Chat, learner: Learner, tokenizer: Any) -> Generator:
+def make_generator(task: Talks, learner: Learner, tokenizer: Any) -> Generator:
     """The one generator, on this learner's model. Fold the method in around it (`Handle.folded`)."""
     from reglaj.generation import Generator
 
@@ -47,6 +56,11 @@ def make_generator(task: Chat, learner: Learner, tokenizer: Any) -> Generator:
     )
 
 
+def room_for_prompt(context: int, max_new_tokens: int) -> int:
+    """Tokens that a prompt may have so that the answer has room too; never less than half of the context."""
+    return context - min(max_new_tokens, context // 2)
+
+
 def settings_of(config: EvaluateConfig, seed: int) -> GenerationConfig:
     """How answers are generated in the evaluation, and by default afterwards."""
     return GenerationConfig(
@@ -57,7 +71,7 @@ def settings_of(config: EvaluateConfig, seed: int) -> GenerationConfig:
     )
 
 
-def make_answerer(task: Chat, evaluation: Evaluation) -> Answerer:
+def make_answerer(task: Talks, evaluation: Evaluation) -> Answerer:
     """What the evaluation of answers asks of a chat model."""
     learner, tokenizer, config = evaluation.learner, evaluation.tokenizer, evaluation.config
     context = learner.facts.context
@@ -80,7 +94,8 @@ def make_answerer(task: Chat, evaluation: Evaluation) -> Answerer:
         return losses, tokens
 
     def generate(conversations: Sequence[Conversation], which: str | None, console: Console) -> list[Generated]:
-        prompts = [task.renderer.fit_prompt(one, context - config.max_new_tokens)[0] for one in conversations]
+        # Each of them fits the context together with its true answer, or would not be a test row.
+        prompts = [task.renderer.prompt(one) for one in conversations]
         settings = settings_of(config, evaluation.seed)
         with as_model(which):
             return make_generator(task, learner, tokenizer).generate(prompts, settings, console)
@@ -92,7 +107,7 @@ def make_answerer(task: Chat, evaluation: Evaluation) -> Answerer:
 
 
 def answer_inputs(
-    task: Chat,
+    task: Talks,
     learner: Learner,
     tokenizer: Any,
     inputs: Sequence[Any],
@@ -103,7 +118,7 @@ def answer_inputs(
     prompts: list[list[int]] = []
     places: list[int] = []
     settings = task.settings
-    room = learner.facts.context - settings.max_new_tokens
+    room = room_for_prompt(learner.facts.context, settings.max_new_tokens)
     for number, one in enumerate(inputs):
         answer: dict[str, Any] = {"input": one if isinstance(one, str) else ""}
         try:

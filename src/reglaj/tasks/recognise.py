@@ -51,13 +51,14 @@ class ColumnGuess:
 class _RoleHint:
     """How a role's column is usually called (English and Romanian, without diacritics), and what its cells are like.
 
-    needs_name: texts of any kind have that shape, so only the name tells.
+    needs_name: texts of any kind have that shape, so only the name tells. holds_turns: a cell is a conversation.
     """
 
     shape: Callable[[ColumnFacts], tuple[float, str]]
     strong: frozenset[str]
     weak: frozenset[str] = frozenset()
     needs_name: bool = False
+    holds_turns: bool = False
 
 
 def recognise(
@@ -90,8 +91,9 @@ def candidates(guesses: Iterable[ColumnGuess], role: str, *, without: Iterable[s
 def _guess(role: str, facts: ColumnFacts) -> ColumnGuess:
     hint = _HINTS.get(role) or _RoleHint(shape=any_shape, strong=frozenset({role}))
     shape, reason = hint.shape(facts)
+    style = facts.turn_style if hint.holds_turns and facts.turns > 0.5 else ""
     if shape == 0:
-        return ColumnGuess(role=role, column=facts.name, score=0.0, reason=reason)
+        return ColumnGuess(role=role, column=facts.name, score=0.0, reason=reason, style=style)
     name = _name_score(facts.name, hint)
     if hint.needs_name and name < 0.4:
         return ColumnGuess(role=role, column=facts.name, score=0.0, reason=f"{reason}; its name says nothing of {role}")
@@ -101,11 +103,9 @@ def _guess(role: str, facts: ColumnFacts) -> ColumnGuess:
         reason += f", but {1 - facts.filled_share:.0%} of its cells are empty"
     if name >= 0.4:
         reason += ", and its name says so"
-    is_plain = facts.turns > 0.5 or _is_plain(role, name, hint, facts)
+    is_plain = bool(style) or _is_plain(role, name, hint, facts)
     guess = ColumnGuess(role=role, column=facts.name, score=round(score, 3), reason=reason, is_plain=is_plain)
-    if facts.turns <= 0.5:
-        return guess
-    return replace(guess, style=facts.turn_style, size=f"{facts.mean_turns:.1f} turns on average")
+    return replace(guess, style=style, size=f"{facts.mean_turns:.1f} turns on average") if style else guess
 
 
 def _is_plain(role: str, name: float, hint: _RoleHint, facts: ColumnFacts) -> bool:
@@ -178,9 +178,10 @@ _HINTS: dict[str, _RoleHint] = {
     ),
     "messages": _RoleHint(
         shape=_other_turns,
-        strong=_names("messages message conversation dialog dialogue chat turns mesaje conversatie dialog replici"),
+        strong=_names("messages message conversation dialog dialogue chat turns mesaje conversatie replici"),
+        holds_turns=True,
     ),
-    "conversations": _RoleHint(shape=_named_turns, strong=_names("conversations")),
+    "conversations": _RoleHint(shape=_named_turns, strong=_names("conversations"), holds_turns=True),
     "prompt": _RoleHint(
         shape=text_shape,
         strong=_names("prompt question query input user human request intrebare intrebari cerere intrare"),

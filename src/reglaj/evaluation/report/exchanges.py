@@ -56,8 +56,7 @@ def side_by_side(document: Document) -> Block | None:
     rows = document.extras.get("answers") or []
     if not rows:
         return None
-    limit = document.report["test"].get("max_new_tokens")
-    drawn = [_exchange(place, row, limit) for place, row in enumerate(rows, start=1)]
+    drawn = [_exchange(place, row) for place, row in enumerate(rows, start=1)]
     rest = drawn[_EXCHANGES_SHOWN:]
     lead = (
         "As they come: these rows were drawn by the seed, and none was picked for how it turned out. "
@@ -67,12 +66,12 @@ def side_by_side(document: Document) -> Block | None:
     return Block(anchor="answers", title="Answers side by side", lead=lead, body=body)
 
 
-def _exchange(place: int, row: Mapping[str, Any], limit: Any) -> Markup:
+def _exchange(place: int, row: Mapping[str, Any]) -> Markup:
     source = f"{row.get('source', '')}:{row.get('line', '')}".strip(":")
-    after_remarks = [_loss_remark(row.get("nll_per_token")), _ending(row.get("ended"), limit)]
+    after_remarks = [_loss_remark(row.get("nll_per_token")), _ending(row.get("ended"))]
     columns = [_said("Reference", row["reference"], [], kind="reference")]
     if row.get("before") is not None:
-        remarks = [_loss_remark(row.get("nll_per_token_before")), _ending(row.get("ended_before"), limit)]
+        remarks = [_loss_remark(row.get("nll_per_token_before")), _ending(row.get("ended_before"))]
         columns.append(_said("Before training", row["before"], remarks))
     columns.append(_said("After training", row["after"], after_remarks, kind="after"))
     title = tag("h3", f"Question {place}", tag("span", source, class_="quiet"))
@@ -106,9 +105,9 @@ def _loss_remark(loss: float | None) -> Any:
     return None if loss is None else joined(["loss of the reference ", exact(loss, number(loss, 2))])
 
 
-def _ending(ended: str | None, limit: Any) -> str | None:
-    known = {"end": "ended by itself", "length": f"cut at {count(limit)} tokens" if limit else "cut", None: None}
-    return known.get(ended, f"ended by: {ended}")
+def _ending(ended: str | None) -> str | None:
+    # The limit is `max_new_tokens`, or the end of the context where that comes first.
+    return {"end": "ended by itself", "length": "cut at the limit", None: None}.get(ended, f"ended by: {ended}")
 
 
 def trained_on(document: Document) -> Block | None:
