@@ -177,6 +177,7 @@ TOOLS_WITH_IDS = (
     "{% elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}"
     "{% else %}{{ raise_exception('no such role') }}{% endif %}{% endfor %}"
 )
+TOOLS_AS_TEXT = TOOLS.replace("(call.function.arguments | tojson)", "call.function.arguments | string")
 
 ODD: dict[str, Shape] = {
     "qwen3": Shape(QWEN3, _IM, "<|im_end|>", None, "<|im_end|>"),
@@ -190,6 +191,7 @@ ODD: dict[str, Shape] = {
     "other_last_end": Shape(OTHER_LAST_END, _IM, "<|endoftext|>", None, "<|endoftext|>"),
     "dated": Shape(DATED, _IM, "<|im_end|>", None, "<|im_end|>"),
     "tools": Shape(TOOLS, _IM, "<|im_end|>", None, "<|im_end|>"),
+    "tools_as_text": Shape(TOOLS_AS_TEXT, _IM, "<|im_end|>", None, "<|im_end|>"),
     "tools_with_ids": Shape(TOOLS_WITH_IDS, _S, "</s>", "<s>", "</s>", lambda content: f" {content}"),
 }
 

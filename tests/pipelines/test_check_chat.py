@@ -49,7 +49,7 @@ def test_the_layout_of_each_source_is_said(recipe: Callable[..., dict[str, Any]]
     notes = "\n".join(found["notes"])
     assert "pairs.jsonl: read as prompt_completion (prompt from 'question', completion from 'answer')" in notes
     assert "chats.jsonl: read as messages (messages from 'messages')" in notes
-    assert "would be" not in notes
+    assert " among " not in notes
     forecast = found["forecast"]
     assert forecast["rows"] == 40 and forecast["rows_are_exact"]
     longer = check(recipe(chats=[turns(f"m {i}", "a" * 1000) for i in range(40)]))
@@ -59,8 +59,8 @@ def test_the_layout_of_each_source_is_said(recipe: Callable[..., dict[str, Any]]
 def test_broken_turns_are_noted_early(recipe: Callable[..., dict[str, Any]]) -> None:
     bad = [turns("Unde e?", "x", "Alo?"), turns("no answer"), turns("a", "b", "c")]
     notes = check(recipe(chats=[*bad, *(turns(f"m {i}", "b") for i in range(20))]))["notes"]
-    found = next(note for note in notes if "broken_turns" in note)
-    assert "of the first 23 records 2 broken_turns, 1 no_supervised_token" in found
+    found = next(note for note in notes if " among " in note)
+    assert "chats.jsonl: 2 broken_turns, 1 no_supervised_token among the first 23 records" in found
     assert "'Unde e?': the last turn (3) is the user's" in found
 
 
@@ -74,7 +74,7 @@ def test_nothing_to_learn_from_is_a_problem(recipe: Callable[..., dict[str, Any]
 
 def test_one_bad_source_beside_a_good_one_is_a_remark(recipe: Callable[..., dict[str, Any]]) -> None:
     found = check(recipe(bad=[turns("m")] * 5, good=[turns(f"m {i}", "b") for i in range(20)]))
-    assert any("of the first 5 records 5 no_supervised_token" in note for note in found["notes"])
+    assert any("5 no_supervised_token among the first 5 records" in note for note in found["notes"])
 
 
 def test_columns_that_suit_no_layout_come_with_other_problems(recipe: Callable[..., dict[str, Any]]) -> None:

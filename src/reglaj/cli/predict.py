@@ -76,12 +76,12 @@ def _read_answer(page: Page, answer: dict[str, Any]) -> None:
 
 def _predict_file(run: str, input: str, output: str, runs: Path) -> Answer:
     from reglaj.core.console import RichConsole
-    from reglaj.pipelines.predict import predict_file
+    from reglaj.pipelines.predict import line_role, predict_file
 
     console = RichConsole()
     # Goes with the last reference to it, when the answers have been printed.
     scratch = tempfile.TemporaryDirectory(prefix="reglaj-")
-    source = _standard_input(Path(scratch.name)) if input == _STREAM else Path(input)
+    source = _standard_input(Path(scratch.name), line_role(run, runs)) if input == _STREAM else Path(input)
     answers = Path(scratch.name, "answers.jsonl") if output == _STREAM else Path(output)
     summary = predict_file(run, source, answers, runs=runs, console=console)
     console.say(f"{summary['rows']:,} rows: {summary['answered']:,} answered, {summary['refused']:,} refused")
@@ -103,8 +103,8 @@ def _predict_file(run: str, input: str, output: str, runs: Path) -> Answer:
     return Answer(document, read)
 
 
-def _standard_input(folder: Path) -> Path:
-    """Standard input as a file: JSON objects as they are, else every line a text."""
+def _standard_input(folder: Path, role: str) -> Path:
+    """Standard input as a file: JSON objects as they are, else every line a text in the column of that role."""
     file = folder / "input.jsonl"
     first = True
     is_json = False
@@ -121,7 +121,7 @@ def _standard_input(folder: Path) -> Path:
                 ) from error
             is_json = is_json or (first and line.startswith("{"))
             first = False
-            out.write((line if is_json else json.dumps({"text": line}, ensure_ascii=False)) + "\n")
+            out.write((line if is_json else json.dumps({role: line}, ensure_ascii=False)) + "\n")
     return file
 
 
@@ -147,5 +147,8 @@ def _from_cells(row: dict[str, str]) -> dict[str, Any]:
         answer["error"] = row["error"]
     else:
         answer["prediction"] = row["prediction"]
-        answer["probabilities"] = json.loads(row["probabilities"] or "{}")
+        if "probabilities" in row:
+            answer["probabilities"] = json.loads(row["probabilities"] or "{}")
+        if "ended" in row:
+            answer |= {"ended": row["ended"], "tokens": int(row["tokens"])}
     return answer | {"line": int(row["line"])}

@@ -94,9 +94,8 @@ def _with_records(seen: Seen, number: int, task: type[Task], findings: Findings)
             dropped[problem.bucket] += 1
             first = first or f"{_beginning(opening(chosen.layout, cells))}: {problem.reason}"
     if dropped:
-        findings.notes.append(
-            f"{source.path}: of the first {seen.preview.rows_seen:,} records {_counted(dropped)} (the first: {first})"
-        )
+        seen_rows = f"the first {seen.preview.rows_seen:,} records"
+        findings.notes.append(f"{source.path}: {_counted(dropped)} among {seen_rows} (the first: {first})")
     return replace(seen, records=Records(chosen=chosen, lengths=lengths, dropped=dropped, first=first))
 
 

@@ -126,6 +126,12 @@ def _check_output(input: Path, output: Path) -> None:
         )
 
 
+def line_role(run: str | Path, runs: str | Path = "runs") -> str:
+    """The role of a text that is given as a line alone: what the model of this run reads."""
+    task = TASKS.get(load_recipe_of(find_run(str(run), Path(runs))).task)
+    return task.question_roles.layouts[0].required[0] if task.question_roles.layouts else task.roles.inputs[0]
+
+
 def load_recipe_of(run: Path) -> Recipe:
     """The resolved recipe that a run was trained on."""
     from reglaj.pipelines.recipe import load_recipe

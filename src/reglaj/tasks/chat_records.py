@@ -5,6 +5,7 @@ Legend: T tokens of all texts of a batch, P of them supervised.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -55,12 +56,13 @@ class ConversationShaper(Shaper):
     counts: _Counts = field(default_factory=_Counts)
     has_tools: bool = False
     has_system: bool = False
+    unread: Counter[str] = field(default_factory=Counter)
 
     def identity(self) -> Mapping[str, Any]:
         return {"renderer": self.renderer.identity(), "max_tokens": self.max_tokens, "too_long": self.too_long}
 
     def shape(self, layout: Layout, cells: Mapping[str, str | None]) -> Shaped:
-        conversation = read_conversation(layout, cells)
+        conversation = read_conversation(layout, cells, self.unread)
         self.has_tools = self.has_tools or bool(conversation.tools)
         self.has_system = self.has_system or conversation.messages[0]["role"] == "system"
         fit = self.renderer.fit(conversation, self.max_tokens, self.too_long)
@@ -102,6 +104,9 @@ class ConversationShaper(Shaper):
             notes.append(f"{c.dropped_system_prompts:,} system prompts are lost: the chat template leaves them out")
         if c.stripped_end_tokens:
             notes.append(f"{c.stripped_end_tokens:,} answers had an end token of their own, which was taken off")
+        notes += [
+            f"{count:,} conversations say `{key}`, which is not read" for key, count in sorted(self.unread.items())
+        ]
         figures = dict(vars(c)) | {"max_tokens": self.max_tokens, "learnt": self.on}
         return figures, notes
 

@@ -130,6 +130,16 @@ def test_a_call_stays_with_its_result():
     assert "Vremea într-un loc" in tokenizer.decode(second.ids)
 
 
+def test_a_greeting_stays_with_the_first_question():
+    renderer, _ = renderer_for("chatml")
+    greeting = {"role": "assistant", "content": "hello"}
+    greeted = Conversation.of([greeting, *LONG.messages[1:]])
+    limit = lengths(Conversation.of(greeted.messages[:3]))
+    fit = renderer.fit(greeted, limit, "split_turns")
+    assert sum(example.answers for example in fit.examples) == 12
+    assert [example.untrained_answers for example in fit.examples] == [1] + [0] * (len(fit.examples) - 1)
+
+
 def test_serving_forgets_the_oldest_turns_first():
     renderer, tokenizer = renderer_for("chatml")
     asked = Conversation.of(LONG.messages[:-1])

@@ -43,6 +43,7 @@ FACTS = {
     "other_last_end": {"ends": ("<|endoftext|>",), "keeps_prefix": False},
     "dated": {"has_date": True},
     "tools": {"tools": "native", "arguments_as_text": False, "call_ids": False},
+    "tools_as_text": {"tools": "native", "arguments_as_text": True, "call_ids": False},
     "tools_with_ids": {"tools": "native", "arguments_as_text": True, "call_ids": True},
 }
 
@@ -128,7 +129,7 @@ def test_a_refused_system_prompt_goes_in_front_of_the_first_question(shape: str)
     assert "Answer shortly.\n\nwhere is my card?" in text
 
 
-@pytest.mark.parametrize("shape", ["tools", "tools_with_ids"])
+@pytest.mark.parametrize("shape", ["tools", "tools_as_text", "tools_with_ids"])
 @pytest.mark.parametrize("kind", ["bytes", "legacy"])
 def test_tools_and_calls_in_the_templates_own_form(shape: str, kind: str):
     renderer, tokenizer = renderer_for(shape, kind)
@@ -229,6 +230,29 @@ def test_a_conversation_that_a_model_opens_has_an_answer_to_nothing():
     greeting = [{"role": "assistant", "content": "hello"}, *TALKS["one turn"].messages]
     rendered = renderer_for("chatml")[0].render(Conversation.of(greeting))
     assert (rendered.answers, rendered.untrained_answers) == (1, 1)
+
+
+@pytest.mark.parametrize("on", ["answers", "last_answer"])
+def test_a_prompt_that_finished_conversations_do_not_have_is_found_for_each_answer(on: Any):
+    """The probes have one turn, and this template prompts otherwise from the second one on."""
+    template = CHATML.replace(
+        "'<|im_start|>assistant\n' }}", "'<|im_start|>assistant\n' + '<think>' * (messages | length > 2) }}"
+    )
+    renderer = Renderer(chat_tokenizer(template), on=on)
+    assert renderer.render(TALKS["one turn"]).answers == 1
+    with pytest.raises(BrokenRecord, match="otherwise than in its prompt") as caught:
+        renderer.render(TALKS["many turns"])
+    assert caught.value.bucket == "no_supervised_token"
+
+
+def test_an_answer_that_the_template_empties_is_not_trained():
+    renderer, tokenizer = renderer_for("thinking_prompt")
+    with pytest.raises(BrokenRecord) as caught:
+        renderer.render(talk("hi", "hm</think>\n"))
+    assert caught.value.bucket == "no_supervised_token"
+    rendered = renderer.render(talk("hi", "hm</think>", "so?", "yes"))
+    assert (rendered.answers, rendered.untrained_answers) == (1, 1)
+    assert trained(tokenizer, rendered) == ["yes<|im_end|>"]
 
 
 def test_special_tokens_that_swallow_spaces_are_no_place_to_cut():

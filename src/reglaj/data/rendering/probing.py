@@ -110,8 +110,8 @@ def _tools(template: TemplateText, facts: TemplateFacts) -> TemplateFacts:
         for call_ids in (False, True):
             native = replace(facts, tools="native", arguments_as_text=as_text, call_ids=call_ids)
             text = _try(template, turns, [TOOL], native)
-            # Neither JSON within JSON nor Python's way of writing a dict is a call that anybody could read.
-            if all(word in text for word in shown) and '\\"qzplace' not in text and "'qzplace'" not in text:
+            # A template that joins the arguments as text writes an object as Python does, which is no JSON.
+            if all(word in text for word in shown) and "'qzplace'" not in text:
                 return native
     plain = [QUESTION, ANSWER, RESULT, ANSWER]
     takes_results = "Qzresult" in _try(template, plain, [], replace(facts, tools="text", tool_role="tool"))
