@@ -54,6 +54,10 @@ def test_new_says_how_to_choose(reglaj, tmp_path):
     assert "--label queue" in outcome.err
     assert not (tmp_path / "recipe.yaml").exists()
     assert reglaj("new", file, "--label", "priority").code == 0
+    chat = reglaj("new", file, "--column", "prompt=message", "--column", "completion=queue", "-o", "c.yaml", "--json")
+    assert chat.code == 0 and chat.document["task"] == "chat"
+    assert chat.document["columns"] == {"prompt": "message", "completion": "queue"}
+    assert reglaj("new", file, "--column", "prompt", "-o", "d.yaml").code == 2
 
 
 def test_check_reads_well_and_shows_all_problems(verb):

@@ -34,7 +34,23 @@ TURN = st.fixed_dictionaries(
     },
 )
 GOOD_TURN = st.fixed_dictionaries({"role": ROLE, "content": TEXT}, optional={"tool_calls": st.lists(CALL, max_size=2)})
-CELL = (VALUE | st.lists(TURN, max_size=5) | st.lists(GOOD_TURN, max_size=5)).map(json.dumps) | TEXT | st.none()
+NAMED_CALL = st.fixed_dictionaries({"name": st.just("f")}, optional={"arguments": LEAF | st.dictionaries(TEXT, LEAF)})
+ASKED = st.fixed_dictionaries({"role": st.just("user"), "content": TEXT})
+TOLD = st.fixed_dictionaries({"role": st.just("assistant"), "content": TEXT})
+CALLED = st.fixed_dictionaries(
+    {"role": st.just("assistant"), "tool_calls": NAMED_CALL | st.lists(NAMED_CALL, max_size=2)}
+)
+FOUND = st.fixed_dictionaries({"role": st.just("tool"), "content": TEXT})
+EXCHANGES = st.lists(
+    st.tuples(ASKED, TOLD) | st.tuples(ASKED, CALLED) | st.tuples(ASKED, CALLED, FOUND, TOLD), max_size=3
+)
+CONVERSATION = EXCHANGES.map(lambda every: [turn for exchange in every for turn in exchange])
+CELL = (
+    (CONVERSATION.map(json.dumps))
+    | (VALUE | st.lists(TURN, max_size=5) | st.lists(GOOD_TURN, max_size=5)).map(json.dumps)
+    | TEXT
+    | st.none()
+)
 
 
 def check(conversation: Conversation) -> None:
