@@ -178,7 +178,7 @@ def _write_recipe(proposal: Proposal, task: type[Task], names: list[str]) -> str
         lines += [f"    - path: {scalar(source['path'])}", "      columns:"]
         lines += [f"        {role}: {scalar(column)}" for role, column in proposal.columns.items()]
     lines += ["  split:", *section(SplitConfig, indent=4, live=SplitConfig().model_dump())]
-    lines += section(DataConfig, indent=2, live={}, leave_out=("sources", "split"))
+    lines += section(DataConfig, indent=2, live={}, leave_out=("sources", "split", *_unread(task, "data")))
     lines += [
         "",
         *comment("Which parameters learn; `reglaj methods` lists the others with their cost."),
@@ -186,12 +186,17 @@ def _write_recipe(proposal: Proposal, task: type[Task], names: list[str]) -> str
         *section(method.config_type, indent=2, live={"name": task.default_method}),
         "",
         "train:",
-        *section(TrainConfig, indent=2, live={}),
+        *section(TrainConfig, indent=2, live={}, leave_out=_unread(task, "train")),
         "",
         "evaluate:",
-        *section(EvaluateConfig, indent=2, live={}),
+        *section(EvaluateConfig, indent=2, live={}, leave_out=_unread(task, "evaluate")),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _unread(task: type[Task], section: str) -> list[str]:
+    """Keys of a section that the task does not read: a recipe for it does not show them."""
+    return [key.removeprefix(f"{section}.") for key in task.unread if key.startswith(f"{section}.")]
 
 
 def _run_name(file: str) -> str:
