@@ -18,6 +18,7 @@ from tests.data.rendering.conversations import (
 )
 
 from reglaj.data.conversation import BrokenRecord, Conversation
+from reglaj.data.rendering.fitting import _most
 
 LONG = talk(*(f"{word} {number}" for number in range(12) for word in ("question", "answer")), system="Be short.")
 
@@ -118,6 +119,32 @@ def test_where_only_the_last_answer_counts_the_windows_before_it_teach_nothing()
     assert (example.answers, example.untrained_answers) == (1, 11)
     with pytest.raises(BrokenRecord, match="the last exchange by itself"):
         renderer.fit(LONG, 10, "split_turns")
+
+
+def test_short_questions_and_stripped_answers():
+    renderer, tokenizer = renderer_for("chatml")
+    conversation = talk("question " * 30, "a<|im_end|>", "q", "b")
+    windows = renderer.fit(conversation, lengths(talk("question " * 30, "a")), "split_turns").examples
+    assert len(windows) == 2 and all(window.stripped_end_tokens for window in windows)
+    (example,) = renderer.fit(conversation, lengths(talk("q", "b")), "truncate_prompt").examples
+    assert example.ids == renderer.render(talk("q", "b")).ids and example.stripped_end_tokens
+    (example,) = renderer.fit(talk("q" * 40, "b"), lengths(talk("q", "b")), "truncate_prompt").examples
+    assert trained(tokenizer, example) == ["b<|im_end|>"] and "q<|im_end|>" in tokenizer.decode(example.ids)
+
+
+@given(limit=st.integers(0, 60), right=st.integers(0, 60), guess=st.integers(0, 80))
+def test_what_fits_is_found_in_a_few_tries(limit: int, right: int, guess: int):
+    tried: list[int] = []
+
+    def fits(count: int) -> bool:
+        assert 1 <= count <= limit
+        tried.append(count)
+        return count <= right
+
+    assert _most(limit, fits, guess) == min(limit, right)
+    assert len(tried) <= 12 and len(tried) == len(set(tried))
+    if limit and guess == right:
+        assert len(tried) <= 2
 
 
 def test_a_call_stays_with_its_result():

@@ -241,7 +241,7 @@ def test_a_prompt_that_finished_conversations_do_not_have_is_found_for_each_answ
     renderer = Renderer(chat_tokenizer(template), on=on)
     assert renderer.render(TALKS["one turn"]).answers == 1
     with pytest.raises(BrokenRecord, match="otherwise than in its prompt") as caught:
-        renderer.render(TALKS["many turns"])
+        renderer.render(talk("hi", "ho", "and?", "an answer that is longer than the prompt's own end"))
     assert caught.value.bucket == "no_supervised_token"
 
 
@@ -268,6 +268,16 @@ def test_special_tokens_that_swallow_spaces_are_no_place_to_cut():
             text = tokenizer.apply_chat_template(list(TALKS[name].messages), tokenize=False)
             if name == "many turns":
                 assert rendered.ids == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_marks_that_are_no_tokens_of_the_model_end_nothing():
+    """A base model with a ChatML template: "<|im_end|>" would be many tokens, so its own end token does the work."""
+    shape = Shape(CHATML, ("<|endoftext|>",), "<|endoftext|>", None, "<|endoftext|>")
+    tokenizer = tokenizer_for(shape)
+    renderer = Renderer(tokenizer)
+    assert not renderer.facts.writes_end and renderer.facts.end_ids == {tokenizer.eos_token_id}
+    rendered = check_last(renderer, TALKS["many turns"])
+    assert trained(tokenizer, rendered)[-1] == "yes.<|endoftext|>" and rendered.answers == 3
 
 
 def test_a_template_without_any_special_token_but_the_end():

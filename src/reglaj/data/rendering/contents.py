@@ -50,7 +50,7 @@ class Contents:
     def _check(self, text: str, place: str) -> None:
         found = self._forbidden.search(text)
         if found:
-            told = f"{place} holds the token {found.group()!r}, which the model reads as the border of a turn"
+            told = f"{place} holds the special token {found.group()!r}: the model would read a mark, not the text"
             raise BrokenRecord("broken_turns", told)
         if not text.isascii():
             try:

@@ -51,7 +51,7 @@ class Renderer:
         self.facts: TemplateFacts = replace(facts, beginning=self._tokens.beginning(template.render([_HELLO])))
         self._finder = AnswerFinder(template, self.facts)
         special = [token for token, is_special in added.items() if is_special]
-        markers = written_tokens(template, replace(facts, header="", cut_back=""), _turn_markers(template, added))
+        markers = _turn_markers(template, added)
         ends = [tokenizer.convert_ids_to_tokens(number) for number in facts.end_ids]
         self._contents = Contents([*special, *markers, *facts.ends], [*facts.ends, *ends])
         self._source = template.source
