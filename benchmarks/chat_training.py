@@ -43,7 +43,7 @@ from reglaj.training.engine import peak_memory_bytes
 from reglaj.training.fit import build_step, plan_for
 from reglaj.training.loop import run, training_steps
 
-ROWS, BATCH, CONTEXT = 64, 8, 768
+ROWS, BATCH, CONTEXT = 64, 8, 512
 RANK, ALPHA, RATE = 16, 32, 1e-3
 IGNORED = -100
 
@@ -245,6 +245,7 @@ def measure(sides: list[str], repeats: int, steps: int) -> dict[str, Any]:
             turn = SIDES[name](steps)
             results[name]["seconds"].append(turn.seconds)
             results[name]["losses"] = turn.losses
+            print(f"{name}: {turn.seconds:.1f} s, loss {turn.losses[0]:.4f} to {turn.losses[-1]:.4f}", file=sys.stderr)
     firsts = {name: result["losses"][0] for name, result in results.items()}
     if max(firsts.values()) - min(firsts.values()) > 1e-3:
         raise SystemExit(f"the sides do not train on the same thing; losses of the first step: {firsts}")

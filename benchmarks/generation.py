@@ -89,10 +89,7 @@ def question_prompts(tokenizer: Any, count: int) -> Prompts:
 def read_finance() -> list[dict[str, str]]:
     """Rows with `prompt` and `completion`."""
     with Path(fetch("finance")).open(encoding="utf-8") as lines:
-        return [
-            {"prompt": row.get("prompt", row.get("question")), "completion": row.get("completion", row.get("answer"))}
-            for row in map(json.loads, lines)
-        ]
+        return [json.loads(line) for line in lines]
 
 
 def in_one_batch(model: Any, prompts: Prompts, new_tokens: int) -> Prompts:

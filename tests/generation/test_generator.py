@@ -11,6 +11,7 @@ from tests.generation.models import CONFIGS, OTHERS, build, by_transformers, loa
 from reglaj.core.console import Console
 from reglaj.core.errors import ReglajError, UserError
 from reglaj.generation import GenerationConfig, Generator
+from reglaj.generation.generator import common_prefix
 
 NEW = 12
 CLOSE = 1e-4
@@ -211,3 +212,79 @@ def test_autocast_is_entered_for_every_pass(chat):
     config = GenerationConfig(max_new_tokens=1)
     equal = [a == b for a, b in zip(generator.generate(asked, config), exact.generate(asked, config), strict=True)]
     assert sum(equal) >= 6
+
+
+def test_an_end_token_in_the_prompt_does_not_keep_an_answer_from_ending(chat, generator):
+    """The penalty is on what was said; that an earlier turn ended says nothing about this one."""
+    harsh, plain = GenerationConfig(repetition_penalty=50.0, max_new_tokens=1), GenerationConfig(max_new_tokens=1)
+    asked = prompts(60, seed=5, longest=120)
+    firsts = [answer.ids for answer in generator.generate(asked, plain)]
+    repeated = [(prompt, ids[0]) for prompt, ids in zip(asked, firsts, strict=True) if ids and ids[0] in prompt]
+    assert len(repeated) > 3
+    for prompt, token in repeated[:4]:
+        assert generator.generate([prompt], harsh)[0].ids != [token], "a penalised token is not said again"
+        ending = Generator(*chat, end_ids={token}, context=256)
+        assert ending.generate([prompt], harsh)[0].ended == "end"
+
+
+@contextlib.contextmanager
+def counting(model):
+    """Tokens of each forward pass."""
+    counted = []
+    hook = model.get_input_embeddings().register_forward_pre_hook(lambda _, given: counted.append(given[0].numel()))
+    yield counted
+    hook.remove()
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral, window of 8", "gpt2", "bloom"])
+def test_a_common_beginning_is_read_once_and_changes_nothing(name):
+    model = build(name)
+    generator = Generator(model, tokenizer(), end_ids={2}, context=256)
+    beginning = prompts(1, seed=11)[0] + [5] * 20
+    asked = [beginning + rest for rest in prompts(7, seed=12, longest=20)]
+    with counting(model) as counted:
+        together = generator.generate(asked, GenerationConfig(max_new_tokens=NEW))
+    if generator.is_cached:
+        assert counted[:2] == [len(beginning), sum(map(len, asked)) - 7 * len(beginning)]
+    for prompt, answer in zip(asked, together, strict=True):
+        expected, margin = by_transformers(model, prompt, NEW)
+        assert with_end(answer) == expected or margin <= CLOSE
+        assert answer.prompt_tokens == len(prompt)
+
+
+@pytest.mark.parametrize("closes_early", [False, True])
+def test_a_stream_goes_on_from_an_earlier_one(chat, generator, closes_early):
+    model, _ = chat
+    prompt = prompts(1, seed=13)[0] + [5] * 20
+    config = GenerationConfig(max_new_tokens=NEW)
+    stream = generator.stream(prompt, config)
+    if closes_early:
+        next(stream)
+        stream.close()
+    else:
+        assert "".join(stream)
+    # What an interrupted pass has written last is never relied upon.
+    assert stream.read == [*prompt, *stream.generated.ids][:-1]
+    for continued in ([*stream.read, 7, 8], [*prompt[:30], 9, 9], prompt, prompt[:20], [9, 8, 7]):
+        with counting(model) as counted:
+            following = generator.stream(continued, config, after=stream)
+            text = "".join(following)
+        (expected,) = generator.generate([continued], config)
+        assert (text, following.generated) == (expected.text, expected)
+        known = sum(a == b for a, b in zip(stream.read, continued[:-1], strict=False)) if len(continued) > 10 else 0
+        assert counted[0] <= len(continued) - min(known, 16)
+        stream = following
+
+
+@pytest.mark.parametrize(
+    ("rows", "count"),
+    [
+        ([[1, 2, 3], [1, 2, 4], [1, 2]], 2),
+        ([[1], [2]], 0),
+        ([[], [1]], 0),
+        ([[1, 2]], 2),
+        ([[3, 1], [3, 1], [3, 1]], 2),
+    ],
+)
+def test_common_prefix(rows, count):
+    assert common_prefix(rows) == count

@@ -42,6 +42,7 @@ def theirs(config, logits, seen):
         ({"top_p": 0.6}, 3000),
         ({"top_p": 0.999}, 3000),
         ({"top_k": 7, "top_p": 0.8}, 50),
+        ({"top_k": 5, "top_p": 0.5}, 3000),
         ({"repetition_penalty": 1.8, "top_k": 9, "top_p": 0.7}, 50),
     ],
 )
@@ -71,6 +72,7 @@ def test_numbers_follow_from_seed_and_prompt():
     first = draws(config, [1, 2], 5)
     assert (draws(config, [1, 2], 9)[:5] == first).all()
     assert (draws(config, [12], 5) != first).all()
+    assert (draws(config, [2, 1], 5) != first).all()
     assert (draws(config.model_copy(update={"seed": 4}), [1, 2], 5) != first).all()
     assert len(draws(GenerationConfig(), [1, 2], 5)) == 0
 

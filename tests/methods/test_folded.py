@@ -90,7 +90,8 @@ def test_half_precision_folds_in_float32(folder):
     handle = attach(folder, model=model)
     layer = handle._layers()[0]
     weight = layer.get_base_layer().weight
-    expected = (weight.float() + layer.get_delta_weight("default").float()).bfloat16()
+    down, up = (getattr(layer, name)["default"].weight.float() for name in ("lora_A", "lora_B"))
+    expected = (weight.float() + up @ down * layer.scaling["default"]).bfloat16()
     with handle.folded(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(layer.get_base_layer().weight, expected)
     with torch.autocast("cpu", torch.bfloat16), handle.folded():

@@ -19,7 +19,8 @@ class GenerationConfig(Config):
     top_k: int = Field(0, ge=0)
     """Draws among this many likeliest tokens. No effect at 0, or at temperature 0."""
     repetition_penalty: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """Divides the positive scores of tokens that the prompt or the answer holds, multiplies negative ones."""
+    """Divides the positive scores of tokens that the prompt or the answer holds, multiplies negative ones. End tokens
+    are left alone, unlike in transformers."""
     stop: tuple[str, ...] = ()
     """The answer ends before the first of these texts."""
     seed: int = 0

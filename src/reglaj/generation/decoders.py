@@ -20,6 +20,7 @@ PROMPT_TOKENS = 4096
 """Prompt tokens of one forward pass: larger ones bring nothing, and cost memory."""
 PROBE_TOLERANCE = 1e-3
 _PROBE = (7, 4)
+_PROBE_PREFIX = 2
 
 
 class Decoder(ABC):
@@ -42,23 +43,36 @@ class Decoder(ABC):
 
 
 class CachedDecoder(Decoder):
-    """All rows in one pass."""
+    """All rows in one pass. prefix: what every prompt begins with and none of them is, read once."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, prefix: Sequence[int] = ()) -> None:
         self._model = model
+        self._prefix = prefix
         self._device = next(model.parameters()).device
         self._configs = {id(c): c for c in (model.config, model.config.get_text_config())}.values()
         self._is_choosy = _is_choosy(model)
         self._store = KeyValueStore()
 
     def admit(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Tensor:
-        return torch.cat([self._prompts(group, max_tokens) for group in _groups(prompts)])
+        if len(self._prefix) > self._store.prefix_length:
+            self._prompts([self._prefix], len(self._prefix))
+            self._store.keep_prefix(len(self._prefix))
+        known = self._store.prefix_length
+        groups = _groups([prompt[known:] for prompt in prompts])
+        return torch.cat([self._prompts(group, max_tokens) for group in groups])
+
+    def restart(self, count: int) -> None:
+        """Drop the rows; the first `count` tokens that the first one has read begin every prompt to come."""
+        self._store.keep_prefix(count)
+        self._prefix = ()
 
     def _prompts(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> Tensor:
+        """prompts: without what is known of them."""
+        known = self._store.prefix_length
         lengths = [len(prompt) for prompt in prompts]
-        self._store.begin_prompts(lengths, max_tokens)
+        self._store.begin_prompts([known + length for length in lengths], max_tokens)
         tokens = self._tensor([token for prompt in prompts for token in prompt])
-        positions = torch.cat([torch.arange(length, device=self._device) for length in lengths])
+        positions = torch.cat([torch.arange(known, known + length, device=self._device) for length in lengths])
         last = self._tensor(lengths).cumsum(0) - 1
         logits = self._forward(tokens[None], positions[None], last)[0]
         return logits if len(logits) == len(prompts) else logits[last]
@@ -139,9 +153,9 @@ class PlainDecoder(Decoder):
 def why_not_cached(model: Any, context: int) -> str | None:
     """None where the store serves this model, else the reason.
 
-    What a config can tell comes first. Then two short prompts go through the store, packed and with a step, and are
-    compared with plain forward passes: a leak, a wrong position or an unknown bias is far above rounding. Costs
-    milliseconds. The model must be in evaluation mode, without gradients.
+    What a config can tell comes first. Then two short prompts go through the store, with a prefix, packed and with a
+    step, and are compared with plain forward passes: a leak, a wrong position or an unknown bias is far above rounding.
+    Costs milliseconds. The model must be in evaluation mode, without gradients.
     """
     reason = _told_by_config(model.config, context)
     if reason:
@@ -149,13 +163,13 @@ def why_not_cached(model: Any, context: int) -> str | None:
     register_attention()
     vocabulary = model.config.get_text_config().vocab_size
     rows = [[(vocabulary // 2 + 7 * place + length) % vocabulary for place in range(length)] for length in _PROBE]
-    rows = [row[: max(2, min(len(row), context))] for row in rows]
+    rows = [[*rows[0][:_PROBE_PREFIX], *row] for row in rows]
     device = next(model.parameters()).device
     alone = torch.cat(
         [model(input_ids=torch.tensor([row], device=device), use_cache=False).logits[:, -1] for row in rows]
     )
     try:
-        decoder = CachedDecoder(model)
+        decoder = CachedDecoder(model, rows[0][:_PROBE_PREFIX])
         decoder.admit([row[:-1] for row in rows], max(map(len, rows)))
         together = decoder.step([row[-1] for row in rows])
     except Exception as error:

@@ -3,7 +3,8 @@
 Legend: B rows (answers in the making), V vocabulary.
 
 Prompts are taken in by length, the longest first, as many as the token budget allows; where an answer ends, its place
-goes to the next prompt. None of that shows in an answer: rows see only themselves and draw with their own numbers.
+goes to the next prompt. What all prompts begin with (a system prompt, examples) is read once. None of that shows in an
+answer: rows see only themselves and draw with their own numbers.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from reglaj.generation.text import TextStream, decode
 Ending = Literal["end", "stop", "length"]
 BATCH_TOKENS = 16_384
 """Rows times the tokens of the longest: 46 KB each on SmolLM2-135M in float32, so 0.75 GB at most."""
+_PREFIX_TOKENS = 16
+"""A common beginning that is shorter is not worth a pass of its own."""
 _REFILL_SHARE = 8
 """New rows wait until there is room for an eighth of those that run: a pass costs time, however small."""
 
@@ -88,15 +91,28 @@ class Generator:
                     self._run(waiting, config, advance)
         return [row.generated(self._tokenizer) for row in rows]
 
-    def stream(self, prompt: Sequence[int], config: GenerationConfig) -> Stream:
-        """The answer in pieces of text: the same answer that `generate` gives. `.close()` stops it."""
+    def stream(self, prompt: Sequence[int], config: GenerationConfig, after: Stream | None = None) -> Stream:
+        """The answer in pieces of text: the same answer that `generate` gives. `.close()` stops it.
+
+        after: an earlier stream, which ends now. What this prompt has in common with what that one has read is not
+        read again. Only where the weights have not changed since.
+        """
         row = self._row(prompt, config, 0)
         row.stream = row.stream or TextStream(self._tokenizer)
-        return Stream(self._pieces(row, config), lambda: row.generated(self._tokenizer))
+        decoder = self._continued(after, row.prompt)
+        return Stream(row, decoder, self._pieces(row, decoder, config), self._tokenizer)
 
-    def _pieces(self, row: _Row, config: GenerationConfig) -> Iterator[str]:
+    def _continued(self, after: Stream | None, prompt: Sequence[int]) -> Decoder:
+        if after is not None and isinstance(after.decoder, CachedDecoder):
+            after.close()
+            known = common_prefix([after.read, prompt[:-1]])
+            if known >= _PREFIX_TOKENS:
+                after.decoder.restart(known)
+                return after.decoder
+        return self._decoder([prompt])
+
+    def _pieces(self, row: _Row, decoder: Decoder, config: GenerationConfig) -> Iterator[str]:
         """Between two pieces the model is as it was: the one who listens may use it."""
-        decoder = self._decoder()
         while row.ended is None:
             with self._session():
                 logits = decoder.step([row.ids[-1]]) if row.ids else decoder.admit([row.prompt], row.most)
@@ -106,7 +122,7 @@ class Generator:
 
     def _run(self, waiting: deque[_Row], config: GenerationConfig, advance: Advance) -> None:
         """Answer every waiting row."""
-        decoder = self._decoder()
+        decoder = self._decoder([row.prompt for row in waiting])
         rows: list[_Row] = []
         while waiting or rows:
             fresh = self._admissible(waiting, rows)
@@ -121,8 +137,11 @@ class Generator:
                 rows = [rows[place] for place in decoder.retire(ended)]
                 advance(len(ended))
 
-    def _decoder(self) -> Decoder:
-        return CachedDecoder(self._model) if self.is_cached else PlainDecoder(self._model)
+    def _decoder(self, prompts: Sequence[Sequence[int]]) -> Decoder:
+        if not self.is_cached:
+            return PlainDecoder(self._model)
+        known = common_prefix([prompt[:-1] for prompt in prompts]) if len(prompts) > 1 else 0
+        return CachedDecoder(self._model, prompts[0][:known] if known >= _PREFIX_TOKENS else ())
 
     def _admissible(self, waiting: deque[_Row], rows: list[_Row]) -> list[_Row]:
         """Take from `waiting` what the budget has room for. Longest first, so the first one sets the width."""
@@ -140,7 +159,7 @@ class Generator:
         tokens = choose(
             config,
             logits,
-            [[*row.prompt, *row.ids] for row in rows] if needs_tokens else [],
+            [[*row.said, *row.ids] for row in rows] if needs_tokens else [],
             [row.draws[len(row.ids)] for row in rows] if config.temperature else [],
         ).tolist()
         if NOT_A_NUMBER in tokens:
@@ -158,7 +177,10 @@ class Generator:
             )
         limit = min(config.max_new_tokens, self._context - len(ids))
         stream = TextStream(self._tokenizer, config.stop) if config.stop else None
-        return _Row(ids, limit, draws(config, ids, limit), stream)
+        # Every turn of a prompt ends with an end token. Penalised with the rest, as transformers does, it would keep
+        # an answer from ending at all.
+        said = [token for token in ids if token not in self._end_ids] or ids
+        return _Row(ids, said, limit, draws(config, ids, limit), stream)
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:
@@ -174,12 +196,22 @@ class Generator:
                 module.training = True
 
 
+def common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all rows share."""
+    first, *others = sorted(map(list, rows))  # whatever lies between the first and the last begins as they do
+    last = others[-1] if others else first
+    pairs = enumerate(zip(first, last, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(last)))
+
+
 class Stream(Iterator[str]):
     """Pieces of an answer as they come."""
 
-    def __init__(self, pieces: Iterator[str], result: Callable[[], Generated]) -> None:
+    def __init__(self, row: _Row, decoder: Decoder, pieces: Iterator[str], tokenizer: Any) -> None:
+        self._row = row
         self._pieces: Any = pieces
-        self._result = result
+        self._tokenizer = tokenizer
+        self.decoder = decoder
 
     def __next__(self) -> str:
         piece: str = next(self._pieces)
@@ -192,14 +224,24 @@ class Stream(Iterator[str]):
     @property
     def generated(self) -> Generated:
         """The answer as far as it has come; one that was closed early has ended by `length`."""
-        return self._result()
+        return self._row.generated(self._tokenizer)
+
+    @property
+    def read(self) -> list[int]:
+        """Tokens that have gone through the model. Before the last one that was drawn, all have, interrupted or not."""
+        return [*self._row.prompt, *self._row.ids][:-1] if self._row.ids else []
 
 
 class _Row:
-    """An answer in the making. limit: tokens that it may have. draws: a number in [0, 1) for each, when sampled."""
+    """An answer in the making.
 
-    def __init__(self, prompt: list[int], limit: int, draws: Any, stream: TextStream | None) -> None:
+    said: the prompt's tokens as far as they count as repeated. limit: tokens that the answer may have. draws: a number
+    in [0, 1) for each, when sampled.
+    """
+
+    def __init__(self, prompt: list[int], said: list[int], limit: int, draws: Any, stream: TextStream | None) -> None:
         self.prompt = prompt
+        self.said = said
         self.limit = limit
         self.draws = draws
         self.stream = stream

@@ -27,7 +27,10 @@ _ALIGN = 16
 
 
 class KeyValueStore:
-    """Buffers of (rows, K, capacity, H) for each layer. Rows are appended, and leave by the last taking their place."""
+    """Buffers of (rows, K, capacity, H) for each layer. Rows are appended, and leave by the last taking their place.
+
+    What every prompt begins with can be read once (`keep_prefix`): its keys are copied into each new row.
+    """
 
     def __init__(self) -> None:
         self.lengths: list[int] = []
@@ -35,6 +38,7 @@ class KeyValueStore:
         self._capacity = 0
         self._slots = 0
         self._buffers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._prefix: dict[int, tuple[Tensor, Tensor]] = {}
         self._pass: _PromptPass | _StepPass | None = None
 
     @property
@@ -43,16 +47,31 @@ class KeyValueStore:
         return len(self._buffers)
 
     def begin_prompts(self, lengths: Sequence[int], max_tokens: int) -> None:
-        """The next forward pass holds these prompts, one after the other in one row.
+        """The next forward pass holds these prompts, one after the other in one row, the prefix left out.
 
-        max_tokens: what the longest of all rows can come to; buffers that were made for longer ones shrink to it.
+        lengths: tokens of each, the prefix counted in. max_tokens: what the longest of all rows can come to; buffers
+        that were made for longer ones shrink to it.
         """
         first = len(self.lengths)
         self.lengths += lengths
         self._max_tokens = max_tokens
         self._capacity = min(self._capacity, _aligned(max_tokens))
         self._reserve(len(self.lengths), max(self.lengths))
-        self._pass = _PromptPass(first, lengths)
+        self._pass = _PromptPass(first, lengths, self.prefix_length)
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens that every prompt from now on begins with."""
+        return next((keys.shape[1] for keys, _ in self._prefix.values()), 0)
+
+    def keep_prefix(self, count: int) -> None:
+        """Drop all rows; the first `count` tokens of the first one are what the prompts to come begin with."""
+        self._prefix = {
+            layer: (keys[0, :, :count].clone(), values[0, :, :count].clone())
+            for layer, (keys, values) in self._buffers.items()
+            if count
+        }
+        self.lengths = []
 
     def begin_step(self, positions: Tensor) -> None:
         """The next forward pass holds one token of every row. positions: (B, 1), how many tokens came before it."""
@@ -97,52 +116,61 @@ class KeyValueStore:
         """
         # Under autocast the rotated queries and keys are float32 and the values are not: one type in the buffers.
         query, key = query.to(value.dtype), key.to(value.dtype)
-        keys, values = self._buffer(layer, key, value)
+        buffers = self._buffer(layer, key, value)
         assert self._pass is not None
-        return self._pass.attend((query, key, value), (keys, values), options)
+        if isinstance(self._pass, _PromptPass):
+            for buffer, prefix in zip(buffers, self._prefix.get(layer, ()), strict=False):
+                buffer[self._pass.rows, :, : prefix.shape[1]] = prefix
+        return self._pass.attend((query, key, value), buffers, options)
 
 
 class _PromptPass:
-    """Whole prompts, packed: (1, N, T, H)."""
+    """Whole prompts, packed: (1, N, T, H). prefix: first tokens of each whose keys are in the buffers already."""
 
-    def __init__(self, first: int, lengths: Sequence[int]) -> None:
-        self.first = first
+    def __init__(self, first: int, lengths: Sequence[int], prefix: int) -> None:
+        self.rows = slice(first, first + len(lengths))
         self.lengths = lengths
-        self._bands: dict[tuple[int, int], Tensor] = {}
+        self.prefix = prefix
+        self._masks: dict[tuple[int, int | None], Tensor] = {}
 
     def attend(self, states: tuple[Tensor, ...], buffers: tuple[Tensor, Tensor], options: dict[str, Any]) -> Tensor:
         answers = []
         start = 0
-        for row, length in enumerate(self.lengths, self.first):
-            query, key, value = (state[0, :, start : start + length] for state in states)
-            start += length
-            buffers[0][row, :, :length] = key
-            buffers[1][row, :, :length] = value
-            answers.append(self._one(query, key, value, options))
+        for row, length in enumerate(self.lengths, self.rows.start):
+            end = start + length - self.prefix
+            query, key, value = (state[0, :, start:end] for state in states)
+            start = end
+            keys, values = (buffer[row, :, :length] for buffer in buffers)
+            keys[:, self.prefix :] = key
+            values[:, self.prefix :] = value
+            # Without a prefix the buffers hold what the pass has just made, which lies nearer together.
+            seen = (keys, values) if self.prefix else (key, value)
+            answers.append(self._one(query, *seen, options))
         return torch.cat(answers, dim=1).transpose(0, 1)[None]
 
     def _one(self, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> Tensor:
         """Causal attention of one prompt: (N, T, H). A group's keys are expanded, which copies nothing."""
-        heads, length, _ = query.shape
-        groups = heads // key.shape[0]
-        window = options.get("sliding_window")
-        band = self._band(length, window, query.device) if window is not None and length > window else None
+        groups = query.shape[0] // key.shape[0]
+        mask = self._mask(key.shape[1], options.get("sliding_window"), query.device)
         attended = nn.functional.scaled_dot_product_attention(
             query.unflatten(0, (-1, groups)),
             key[:, None].expand(-1, groups, -1, -1),
             value[:, None].expand(-1, groups, -1, -1),
-            attn_mask=band,
-            is_causal=band is None,
+            attn_mask=mask,
+            is_causal=mask is None,
             scale=options.get("scaling"),
         )
         return attended.flatten(0, 1)
 
-    def _band(self, length: int, window: int, device: torch.device) -> Tensor:
-        """(T, T) bool: each token sees itself and the `window - 1` before it."""
-        if (length, window) not in self._bands:
-            seen = torch.ones(length, length, dtype=torch.bool, device=device)
-            self._bands[length, window] = seen.tril().triu(1 - window)
-        return self._bands[length, window]
+    def _mask(self, length: int, window: int | None, device: torch.device) -> Tensor | None:
+        """(T, L) bool: each token sees itself and those before it, at most `window` of them. None is plainly causal."""
+        if not self.prefix and (window is None or length <= window):
+            return None
+        if (length, window) not in self._masks:
+            places = torch.arange(length, device=device)
+            behind = places[self.prefix :, None] - places
+            self._masks[length, window] = (behind >= 0) & (behind < (window or length))
+        return self._masks[length, window]
 
 
 class _StepPass:

@@ -18,7 +18,7 @@ from reglaj.methods.base import Capabilities, Handle, Method
 from reglaj.methods.config import MethodConfig
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from reglaj.models.inspect import ModelFacts
 
@@ -313,8 +313,7 @@ class LoraHandle(Handle):
         try:
             for layer, weight in zip(layers, weights, strict=True):
                 with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
-                    update = layer.get_delta_weight(self.name)
-                    both = (weight.float() + update.float()).to(weight.dtype)
+                    both = (weight.float() + self._update(layer)).to(weight.dtype)
                 layer.get_base_layer().weight = torch.nn.Parameter(both, requires_grad=False)
                 layer.merged_adapters = [self.name]
             yield
@@ -322,6 +321,11 @@ class LoraHandle(Handle):
             for layer, weight in zip(layers, weights, strict=True):
                 layer.get_base_layer().weight = weight
                 layer.merged_adapters = []
+
+    def _update(self, layer: Any) -> Tensor:
+        """alpha / R * B A in float32, in the layer's own orientation (PEFT would round it to the adapter's type)."""
+        update = layer.lora_B[self.name].weight.float() @ layer.lora_A[self.name].weight.float()
+        return (update.T if layer.fan_in_fan_out else update) * layer.scaling[self.name]
 
     def merge(self) -> None:
         for layer in self._layers():

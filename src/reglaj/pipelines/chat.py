@@ -14,7 +14,7 @@ from reglaj.core.runs import find_run
 from reglaj.data.conversation import BrokenRecord, Conversation
 
 if TYPE_CHECKING:
-    from reglaj.generation import Generated, GenerationConfig, Generator
+    from reglaj.generation import Generated, GenerationConfig, Generator, Stream
 
 
 class Chat:
@@ -25,7 +25,7 @@ class Chat:
                 print(piece, end="", flush=True)
 
     renderer: as `data.rendering.Renderer`, the one that the model was trained with. context: tokens that prompt and
-    answer may have together.
+    answer may have together. The model's weights must stay as they are until the history is reset.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Chat:
         self._context = context
         self._console = console
         self._has_told = False
+        self._stream: Stream | None = None
         self.settings = settings
         self.system: str | None = None
         """The system prompt of the turns to come; it stays when the history is reset."""
@@ -61,9 +62,11 @@ class Chat:
         self.history = []
         self.last = None
         self._has_told = False
+        self._stream = None
 
     def _pieces(self, turns: list[dict[str, str]], prompt: list[int]) -> Iterator[str]:
-        stream = self._generator.stream(prompt, self.settings)
+        # The last turn's keys and values are there still: only what is new is read.
+        stream = self._stream = self._generator.stream(prompt, self.settings, after=self._stream)
         said = ""
         try:
             for piece in stream:
