@@ -52,7 +52,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     chance = random.Random(0)
     with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
         for number in range(40):
-            words = chance.choices("card money late help please transfer".split(), k=3)
+            words = chance.choices(["card", "money", "late", "help", "please", "transfer"], k=3)
             turns = [
                 {"role": "user", "content": f"{' '.join(words)} {number}"},
                 {"role": "assistant", "content": f"it is {words[0]}"},

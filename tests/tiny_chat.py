@@ -88,11 +88,17 @@ def write_chat_model(
 def write_conversations(path: Path, count: int = 120, seed: int = 0) -> Path:
     """JSONL of prompt and completion; the answer follows from the prompt, so that something can be learnt."""
     chance = random.Random(seed)
-    answers = {"card": "your card is on its way", "money": "the transfer takes three days", "banii": "vă rugăm să așteptați"}
+    answers = {
+        "card": "your card is on its way",
+        "money": "the transfer takes three days",
+        "banii": "vă rugăm să așteptați",
+    }
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
             topic = chance.choice(list(answers))
-            words = chance.choices("where when please help me late my with the".split(), k=chance.randint(1, 6))
+            words = chance.choices(
+                ["where", "when", "please", "help", "me", "late", "my", "with", "the"], k=chance.randint(1, 6)
+            )
             prompt = f"{' '.join(words)} {topic} {number}"
             file.write(json.dumps({"prompt": prompt, "completion": answers[topic]}, ensure_ascii=False) + "\n")
     return path

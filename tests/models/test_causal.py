@@ -69,7 +69,9 @@ def test_packed_equals_alone_in_value_and_gradient(
         assert torch.allclose(packed[name], gradient, atol=1e-5 * scale), name
 
 
-def leaking(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, *, scaling: Any = None, **_: Any) -> Any:
+def leaking(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, *, scaling: Any = None, **_: Any
+) -> Any:
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     attended = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)

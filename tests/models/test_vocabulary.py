@@ -97,5 +97,3 @@ def test_scores_made_in_another_way_are_refused(tiny_chat: Callable[[str], Path]
 
 def test_the_head_owns_no_parameters(tiny_chat: Callable[[str], Path]) -> None:
     assert not list(VocabularyHead(model_of(tiny_chat("llama"))).parameters())
-
-

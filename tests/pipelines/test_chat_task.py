@@ -223,7 +223,9 @@ def test_a_template_that_raises_is_named(place: Path, tmp_path: Path) -> None:
 
 
 def test_system_prompts_that_a_template_loses_are_counted(place: Path, tmp_path: Path) -> None:
-    losing = CHATML.replace("{% for message in messages %}", "{% for message in messages if message.role != 'system' %}")
+    losing = CHATML.replace(
+        "{% for message in messages %}", "{% for message in messages if message.role != 'system' %}"
+    )
     folder = write_chat_model(tmp_path / "losing", template=losing)
     rows = [[{"role": "system", "content": "be brief"}, *exchange(f"card {n}", "on its way")] for n in range(20)]
     data = reglaj.prepare_data(recipe_for(place, model=folder, data=rows_of(tmp_path, rows)), runs=tmp_path / "runs")
@@ -242,9 +244,9 @@ def test_the_mask_of_tool_calls_and_of_romanian_is_shown(place: Path, tmp_path: 
         ]
         for number in range(20)
     ]
-    shown = reglaj.prepare_data(
-        recipe_for(place, data=rows_of(tmp_path, rows)), runs=tmp_path / "runs", show=1
-    )["shown"]
+    shown = reglaj.prepare_data(recipe_for(place, data=rows_of(tmp_path, rows)), runs=tmp_path / "runs", show=1)[
+        "shown"
+    ]
     learnt = [text for text, is_learnt in shown[0] if is_learnt]
     assert len(learnt) == 2
     assert "gaseste_card" in learnt[0] and "Iași" in learnt[0] and learnt[0].endswith("<|im_end|>")
