@@ -22,13 +22,17 @@ def test_the_questions_are_not_in_the_data(reglaj_home: Path) -> None:
     assert spec and spec.loader
     demo = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(demo)
-    known = {fold(json.loads(line)["text"]) for line in fetch("medical").read_bytes().split(b"\n") if line}
-    words = [set(text.split()) for text in known]
     assert len(demo.QUESTIONS) == 3
-    for question in demo.QUESTIONS:
-        asked = set(fold(question).split())
-        closest = max(len(asked & other) / len(asked | other) for other in words)
-        assert closest < 0.5, f"{question!r} is close to a row of the data ({closest:.2f} of the words in common)"
+    for starter, column, questions in (
+        ("medical", "text", demo.QUESTIONS),
+        ("finance", "prompt", (demo.MONEY_QUESTION,)),
+    ):
+        known = {fold(json.loads(line)[column]) for line in fetch(starter).read_bytes().split(b"\n") if line}
+        words = [set(text.split()) for text in known]
+        for question in questions:
+            asked = set(fold(question).split())
+            closest = max(len(asked & other) / len(asked | other) for other in words)
+            assert closest < 0.5, f"{question!r} is close to a row of the data ({closest:.2f} of the words in common)"
 
 
 def test_every_recipe_of_ours_is_valid() -> None:
