@@ -25,6 +25,6 @@ class EvaluateConfig(Config):
     """Of the generated answers; 0 takes the likeliest token each time."""
     repetition_penalty: float = Field(1.1, gt=0, allow_inf_nan=False)
     """Divides the scores of tokens that were already said; 1: none. The likeliest text of a small model runs in circles
-    and never ends: with 1.0 none of 32 answers of SmolLM2 tuned on `starter:finance` ended, with 1.1 all did."""
+    and never ends: of 32 answers of SmolLM2 tuned on `starter:finance` none ended with 1.0, 31 with 1.1."""
     few_shot_examples: int = Field(3, ge=1)
     """Training examples in front of each question for the baseline `few_shot`; fewer where the context is short."""
