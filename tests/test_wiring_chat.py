@@ -118,3 +118,18 @@ def test_the_sum_of_the_ledger_goes_through_tokenising(recipe: dict[str, Any], r
     assert data["read"] == 40 == data["train"] + data["validation"] + data["test"] + sum(data["dropped"].values())
     assert data["dropped"] == {"too_long": 1}
     assert data["rendering"]["records"] == 39
+
+
+def test_checkpointed_gradients_train_evaluate_and_answer_alike(recipe: dict[str, Any], runs: Path) -> None:
+    plain, checked = (run_with(recipe, runs, {"train.gradient_checkpointing": on}) for on in (False, True))
+    for name in ("loss", "chrf"):
+        assert checked.report["test"][name]["value"] == pytest.approx(plain.report["test"][name]["value"], abs=1e-4)
+    assert reglaj.load(checked.path).predict(["card 1"])[0]["prediction"]
+
+
+def test_figures_are_about_answers_whatever_was_learnt(recipe: dict[str, Any], runs: Path) -> None:
+    answers, everything = (run_with(recipe, runs, FEW_SHOT | {"train.on": on}) for on in ("answers", "all"))
+    assert everything.report["test"]["answer_tokens"] == answers.report["test"]["answer_tokens"]
+    assert weights(everything) != weights(answers)
+    few, none = (everything.report["baselines"][name]["loss"]["value"] for name in ("few_shot", "untuned"))
+    assert few != none

@@ -87,3 +87,15 @@ def test_a_broken_model_has_a_perplexity_that_json_can_write():
 def test_what_cannot_be_scored_is_refused(nll, tokens, told):
     with pytest.raises(ValueError, match=told):
         loss_scores(nll, tokens)
+
+
+def test_few_rows_claim_no_more_than_they_can():
+    """Three rows that all say the same cannot make chance less likely than one in four."""
+    ours, theirs, tokens = [10.0, 21.0, 29.0], [12.0, 25.0, 35.0], [5, 10, 14]
+    differences = loss_differences(ours, theirs, tokens, seed=1)["loss"]
+    assert differences["p"] >= 0.25
+    alone = loss_scores(ours[:1], tokens[:1])["loss"]
+    assert (alone["low"], alone["high"]) == (0.0, LARGEST_LOSS)
+    many = loss_differences(ours * 20, theirs * 20, tokens * 20, seed=1)["loss"]
+    assert many["p"] < 0.01
+    assert differences["high"] - differences["low"] > many["high"] - many["low"]

@@ -62,7 +62,7 @@ def _predict_text(run: str, text: str, runs: Path) -> Answer:
             f"the text {one_line(text, 60)!r} was refused",
             allowed="a text that the model can read",
             why=str(answer["error"]),
-            remedy="give it something to read",
+            remedy="give it something to read" if not text.strip() else "write it otherwise, or shorter",
         )
     return Answer([answer], lambda page: _read_answer(page, answer))
 
@@ -122,6 +122,13 @@ def _standard_input(folder: Path, role: str) -> Path:
             is_json = is_json or (first and line.startswith("{"))
             first = False
             out.write((line if is_json else json.dumps({role: line}, ensure_ascii=False)) + "\n")
+    if first:
+        raise user_error(
+            "standard input is empty",
+            allowed="texts, one in a line, or JSON objects",
+            why="there is nothing to answer",
+            remedy="pipe texts into it, or name a file with --input",
+        )
     return file
 
 

@@ -155,7 +155,9 @@ def _share_out(columns: Columns, accounts: Accounts, config: DataConfig, split: 
     rows = SplitRows(hashes=hashes, groups=groups, labels=labels, label_names=names)
     parts = split.assign(rows, config.split)
     accounts.bucket[places] = np.where(parts < 0, CODE["rare_label"], parts)
-    check_parts({part: int((parts == code).sum()) for code, part in enumerate(PARTS)}, config.split)
+    is_dropped = bool((accounts.bucket >= len(PARTS)).any())
+    sizes = {part: int((parts == code).sum()) for code, part in enumerate(PARTS)}
+    check_parts(sizes, config.split, _dropped(accounts) if is_dropped else "")
     if needs_labels and len(np.unique(labels[parts >= 0])) < 2:
         raise user_error(
             "fewer than 2 labels can be in all three parts",

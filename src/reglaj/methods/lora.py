@@ -6,6 +6,7 @@ R rank. The update is alpha / R * B A, with A (R, in) at random and B (out, R) z
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -113,7 +114,10 @@ class Lora(Method[LoraConfig]):
             inference_mode=False,
         )
         before = {key: p.requires_grad for key, p in model.named_parameters() if ".lora_" in key}
-        peft.inject_adapter_in_model(peft_config, model, adapter_name=name)
+        with warnings.catch_warnings():
+            # GPT-2 keeps its matrices the other way round; PEFT notices, does what is right, and says so.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out")
+            peft.inject_adapter_in_model(peft_config, model, adapter_name=name)
         for key, parameter in model.named_parameters():
             parameter.requires_grad_(before.get(key, f".{name}." in key and ".lora_" in key))
         layers = [int(part) for module in chosen for part in module.split(".") if part.isdigit()]

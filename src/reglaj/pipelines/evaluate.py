@@ -56,6 +56,7 @@ def evaluate(
         "confidence": assembled.recipe.evaluate.confidence,
         "data": account,
         "test": result.test,
+        "notes": result.notes,
         "mistakes": result.mistakes,
         "cut_texts": {"test": result.cut},
         **extra,

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from reglaj.core.console import SILENT, Console
-from reglaj.core.errors import listing, nearest, user_error
+from reglaj.core.errors import UserError, listing, nearest, user_error
 from reglaj.core.files import disk_faults
 from reglaj.core.runs import find_run
 from reglaj.data.conversation import BrokenRecord
+from reglaj.data.formats import opening
 from reglaj.data.layouts import Chosen
 from reglaj.data.reading import open_reader
-from reglaj.data.roles import Layout
+from reglaj.data.reading.batch import excerpt
+from reglaj.data.roles import ColumnRoles, Layout
 from reglaj.pipelines.inputs import Input, open_input
 from reglaj.tasks import TASKS
 
@@ -159,11 +161,24 @@ def column_of(role: str, columns: Sequence[str], recipe: Recipe, name: str) -> s
 def _open(input: Path, recipe: Recipe) -> Input:
     task = TASKS.get(recipe.task)
     if task.question_roles.layouts:
-        return open_input(input, task.question_roles, recipe)
+        return _open_questions(input, task.question_roles, recipe)
     reader = open_reader(input, str(input))
     (role,) = task.roles.inputs
     column = column_of(role, reader.columns, recipe, str(input))
     return Input(reader=reader, chosen=Chosen(Layout("columns", (role,)), {role: column}))
+
+
+def _open_questions(input: Path, roles: ColumnRoles, recipe: Recipe) -> Input:
+    """In one of the layouts; or texts alone, in `text` or the only column, as the user's turns."""
+    try:
+        return open_input(input, roles, recipe)
+    except UserError:
+        reader = open_reader(input, str(input))
+        if "text" not in reader.columns and len(reader.columns) != 1:
+            raise
+        (layout,) = (one for one in roles.layouts if one.required == roles.layouts[0].required)
+        column = "text" if "text" in reader.columns else reader.columns[0]
+        return Input(reader=reader, chosen=Chosen(layout, {layout.required[0]: column}))
 
 
 def _answers(model: Model, questions: Input, console: Console) -> Iterator[list[dict[str, Any]]]:
@@ -174,11 +189,12 @@ def _answers(model: Model, questions: Input, console: Console) -> Iterator[list[
         inputs: list[Any] = []
         refused: dict[int, tuple[str, str]] = {}
         for place, cells in enumerate(zip(*batch.cells, strict=True)):
+            record = dict(zip(roles, cells, strict=True))
             try:
-                inputs.append(model.question(layout, dict(zip(roles, cells, strict=True))))
+                inputs.append(model.question(layout, record))
             except BrokenRecord as problem:
                 inputs.append("")
-                refused[place] = ("", problem.reason)
+                refused[place] = (excerpt(opening(layout, record)), problem.reason)
             if place in batch.faults:
                 fault = batch.faults[place]
                 refused[place] = (fault.text, f"{fault.bucket}: {fault.reason}")

@@ -65,6 +65,7 @@ class Chat(Task):
 
     def __init__(self) -> None:
         self._renderer: Renderer | None = None
+        self._scoring: Renderer | None = None
         self._settings: GenerationConfig | None = None
         self._too_long: TooLong = "drop"
 
@@ -73,6 +74,12 @@ class Chat(Task):
         """What turns conversations into tokens; there once a tokenizer is connected."""
         assert self._renderer is not None, "connect a tokenizer first"
         return self._renderer
+
+    @property
+    def scoring(self) -> Renderer:
+        """The same with a mask of answers alone, for the final figures."""
+        assert self._scoring is not None, "connect a tokenizer first"
+        return self._scoring
 
     @property
     def settings(self) -> GenerationConfig:
@@ -100,6 +107,8 @@ class Chat(Task):
         from reglaj.tasks.chat_answers import settings_of
 
         self._renderer = Renderer(tokenizer, on=recipe.train.on)
+        # Whatever is learnt, a figure is about answers: those of a run on all tokens compare with those of others.
+        self._scoring = self._renderer if recipe.train.on != "all" else Renderer(tokenizer, on="answers")
         self._too_long = recipe.data.too_long
         self._settings = settings_of(recipe.evaluate, recipe.train.seed)
 

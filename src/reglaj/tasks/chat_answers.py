@@ -32,6 +32,8 @@ class Talks(Protocol):
     @property
     def renderer(self) -> Renderer: ...
     @property
+    def scoring(self) -> Renderer: ...
+    @property
     def settings(self) -> GenerationConfig: ...
 
 
@@ -85,7 +87,7 @@ def make_answerer(task: Talks, evaluation: Evaluation) -> Answerer:
         import numpy as np
 
         places = [str(number) for number in range(len(conversations))]
-        encoded, kept = try_encode(task.renderer, conversations, places, context)
+        encoded, kept = try_encode(task.scoring, conversations, places, context)
         losses, tokens = np.zeros(len(conversations)), np.zeros(len(conversations), dtype=np.int64)
         if kept:
             model = learner.handle.using(None) if which else contextlib.nullcontext()

@@ -113,7 +113,7 @@ class ConversationShaper(Shaper):
     def _why_untrained(self) -> str:
         if self.on == "last_answer":
             return "train.on is last_answer"
-        if self.renderer.facts.keeps_prefix:
+        if self.counts.cut_prompts and self.renderer.facts.keeps_prefix:
             return "they were cut away with the beginning of their conversations"
         return "the chat template writes them differently once more turns follow"
 

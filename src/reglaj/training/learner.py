@@ -41,6 +41,8 @@ class Learner:
         self.facts = facts
         self.engine = engine
         self.trunk_is_frozen = not handle.parameters()
+        self._is_checkpointed = False
+        self._attention: str = self.backbone.config._attn_implementation
 
     def hidden(self, tokens: TokenBatch) -> Tensor:
         """The last hidden state of every token: (T, D), texts one after the other."""
@@ -62,9 +64,8 @@ class Learner:
     def checkpoint_gradients(self) -> None:
         """Keep one hidden state per layer and make the rest again in the backward pass: less memory, more time."""
         self.backbone.activation_checkpointing_enable({"use_reentrant": False})
-        if self.engine.layout == "packed-causal":
-            # The second forward happens outside of ours and must meet the same attention.
-            self.backbone.config._attn_implementation = ATTENTION_NAME
+        self._is_checkpointed = True
+        self.train(self.head.training)
 
     def parameter_groups(
         self, learning_rate: float, head_rate: float
@@ -88,6 +89,10 @@ class Learner:
         """Dropout on or off. A frozen trunk under a probe stays in evaluation mode: its features are then constants."""
         self.backbone.train(mode and not self.trunk_is_frozen)
         self.head.train(mode)
+        if self._is_checkpointed and self.engine.layout == "packed-causal":
+            # The second forward of a checkpointed layer happens outside of ours and must meet the same attention; where
+            # nothing is trained, others may use the model as it came.
+            self.backbone.config._attn_implementation = ATTENTION_NAME if mode else self._attention
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -48,20 +48,20 @@ class Split(ABC):
         """
 
 
-def check_parts(sizes: dict[str, int], config: SplitConfig) -> None:
-    """Raise `UserError` when a part has no rows."""
+def check_parts(sizes: dict[str, int], config: SplitConfig, dropped: str = "") -> None:
+    """Raise `UserError` when a part has no rows. dropped: a sentence on the records that cannot be used."""
     empty = [part for part in PARTS if not sizes[part]]
     if empty:
-        raise _empty_part(empty, sizes, config)
+        raise _empty_part(empty, sizes, config, dropped)
 
 
-def _empty_part(empty: list[str], sizes: dict[str, int], config: SplitConfig) -> UserError:
+def _empty_part(empty: list[str], sizes: dict[str, int], config: SplitConfig, dropped: str) -> UserError:
     total = sum(sizes.values())
     shares = ", ".join(f"{part} {getattr(config, part):g}" for part in PARTS)
     return user_error(
         f"{listing(empty)} would have no rows",
         allowed="at least one distinct text in each part",
-        why=f"{total:,} usable rows are shared out as {shares}",
+        why=f"{total:,} usable rows are shared out as {shares}" + (f"; {dropped}" if dropped else ""),
         remedy="add data, or give that part a larger share",
         where="data.split",
     )

@@ -18,6 +18,7 @@ from reglaj.evaluation.intervals import (
     Interval,
     Statistic,
     bootstrap,
+    few_rows,
     paired_difference,
     percentile_interval,
     point,
@@ -30,6 +31,8 @@ LARGEST_LOSS = 50.0
 broken model comes near, and its perplexity stays a number that JSON has a word for."""
 
 NAMES = ("loss", "perplexity")
+_ALL = {"loss": (0.0, LARGEST_LOSS), "perplexity": (1.0, float(np.exp(LARGEST_LOSS)))}
+"""Everything that a figure can be: all that one row alone says about others."""
 
 
 def loss_scores(
@@ -50,7 +53,12 @@ def loss_scores(
     values = point(statistic, len(counts))
     draws = bootstrap(statistic, len(counts), samples=samples, seed=seed)
     return {
-        name: percentile_interval(float(values[column]), draws[:, column], confidence)
+        name: few_rows(
+            percentile_interval(float(values[column]), draws[:, column], confidence),
+            len(counts),
+            confidence,
+            _ALL[name],
+        )
         for column, name in enumerate(NAMES)
     }
 
@@ -77,10 +85,14 @@ def loss_differences(
 
     values = point(difference, len(counts))
     draws = bootstrap(difference, len(counts), samples=samples, seed=seed)
-    return {
-        name: paired_difference(float(values[column]), draws[:, column], confidence)
-        for column, name in enumerate(NAMES)
-    }
+    found = {}
+    for column, name in enumerate(NAMES):
+        paired = paired_difference(float(values[column]), draws[:, column], confidence)
+        most = _ALL[name][1]
+        wide = few_rows(paired, len(counts), confidence, (-most, most))
+        # Of N signs that chance could turn, no pattern is rarer than all alike: Fisher's sign-flip test, two-sided.
+        found[name] = Difference(**wide, p=max(paired["p"], 2.0 ** (1 - len(counts))))
+    return found
 
 
 def _loss_and_perplexity(nll: FloatArray, tokens: FloatArray) -> Statistic:
