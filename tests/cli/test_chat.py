@@ -136,12 +136,14 @@ def test_a_terminal(talking):
         while shown.endswith(b"hi there\r\n"):
             shown += os.read(ours, 4096)
         os.write(ours, b"\x03")
-        shown += _until(ours, b"stopped; the answer stays", b"> ")
+        # On a crowded machine the answer may be over before the interrupt comes, which then ends the conversation.
+        with contextlib.suppress(OSError):
+            shown += _until(ours, b"stopped; the answer stays", b"> ")
         assert b"\x1b[" not in shown.replace(b"\x1b[?2004", b"") and b"\x07" not in shown
         # Readline shows its prompt a moment before it listens, and an interrupt in between waits for the next key.
         while process.poll() is None:
-            os.write(ours, b"\x03")
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(subprocess.TimeoutExpired, OSError):
+                os.write(ours, b"\x03")
                 process.wait(8)  # leaving takes a moment, and a second interrupt would cut it short
         assert process.returncode == 130
     finally:

@@ -25,7 +25,9 @@ _COMMANDS = {
 }
 
 System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="The system prompt.")]
-Tokens = Annotated[int | None, typer.Option("--max-new-tokens", metavar="N", help="Tokens of an answer at most.")]
+Tokens = Annotated[
+    int | None, typer.Option("--max-new-tokens", metavar="N", min=1, help="Tokens of an answer at most.")
+]
 Temperature = Annotated[
     float | None, typer.Option("--temperature", metavar="X", help="How freely words are drawn; 0 takes the likeliest.")
 ]

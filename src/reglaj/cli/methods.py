@@ -26,7 +26,7 @@ def methods(model: Model = None) -> Answer:
         columns = ["method", *(["trains", "share"] if model else []), "what learns", "source"]
         page.table(columns, [_row(method, counted=model is not None) for method in listed], right=("trains", "share"))
         if model:
-            page.line("each trains a new head besides; shares are of the model's own parameters")
+            page.line("a classifier trains a new head besides; shares are of the model's own parameters")
 
     return Answer(listed, read)
 

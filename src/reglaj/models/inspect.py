@@ -179,7 +179,7 @@ def _resolve(model: str, folder: Path, console: Console) -> tuple[Path, str, str
         guess = None if local.exists() else nearest(local.name, siblings)
         raise user_error(
             f"no model folder {str(local)!r}",
-            allowed="a folder with config.json and safetensors, a hub id such as owner/name, or starter:minilm",
+            allowed="a folder with config.json and safetensors, a hub id (owner/name), or one of `reglaj starters`",
             why="it is a file, not a folder"
             if local.exists()
             else "it does not exist (paths start from the recipe's folder)",
@@ -201,7 +201,7 @@ def _from_hub(model: str) -> Path:
     except Exception as error:  # the hub client raises many kinds: offline, not found, gated, no disk
         raise environment_fault(
             f"cannot fetch the model {model!r} from the hub",
-            allowed="a hub id that exists and can be reached, a local folder, or starter:minilm",
+            allowed="a hub id that exists and can be reached, a local folder, or a starter (`reglaj starters`)",
             why=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}",
             remedy="check the name and the network, or download it and give the folder's path",
             where="model",
