@@ -87,6 +87,7 @@ def test_a_model_without_a_template_is_saved_with_the_one_it_got(place: Path, tm
     run = reglaj.train(recipe_for(place, model=tmp_path / "plain"), runs=tmp_path / "runs")
     tokenizer = AutoTokenizer.from_pretrained(run.path / "model")
     assert tokenizer.chat_template
+    assert any("no chat template" in note for note in run.report["data"]["notes"])
     golden = json.loads((run.path / "model" / "golden_prompts.json").read_text(encoding="utf-8"))
     assert any(prompt["ids"] for prompt in golden)
 

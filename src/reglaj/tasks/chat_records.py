@@ -93,6 +93,8 @@ class ConversationShaper(Shaper):
         # What a template does with system prompts and tools matters only to data that have some.
         facts = facts if self.has_tools else replace(facts, tools="native")
         notes = (facts if self.has_system else replace(facts, system="native")).sentences()
+        if self.renderer.is_default:
+            notes.append("the model has no chat template: a plain one, without new tokens, is used and saved with it")
         if c.untrained_answers:
             some = f"{c.untrained_answers:,} answers in {c.records_with_untrained_answers:,} conversations"
             notes.append(f"{some} are not learnt: {self._why_untrained()}")
