@@ -18,7 +18,8 @@ import reglaj
 from reglaj.core.config import dump_yaml
 from reglaj.core.errors import EnvironmentFault, GateRefused, UserError
 from reglaj.core.files import sha256_file
-from reglaj.core.runs import list_runs, locked, read_manifest, write_manifest
+from reglaj.core.run_listing import list_runs
+from reglaj.core.runs import locked, read_manifest, write_manifest
 from reglaj.pipelines.predict import predict_file
 
 

@@ -13,7 +13,6 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -25,18 +24,6 @@ LOCK = ".lock"
 Status = Literal["new", "unfinished", "finished"]
 _NUMBERED = re.compile(r"^(?P<name>.+)-(?P<number>\d{3,})$")
 _LIBRARIES = ("reglaj", "torch", "transformers", "peft", "safetensors", "pyarrow", "numpy", "scikit-learn")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSummary:
-    """One line of `reglaj runs`."""
-
-    path: Path
-    status: str
-    task: str
-    method: str
-    created: str
-    headline: dict[str, Any]
 
 
 def begin_run(
@@ -150,31 +137,6 @@ def find_run(text: str, runs: Path = Path("runs")) -> Path:
         if guess
         else "list them with `reglaj runs`, or train one with `reglaj train RECIPE`",
     )
-
-
-def list_runs(runs: Path) -> list[RunSummary]:
-    """Every run below `runs`, oldest first. Raises `UserError` when that is a file."""
-    if runs.exists() and not runs.is_dir():
-        raise user_error(
-            f"{str(runs)!r} is a file",
-            allowed="the folder in which runs lie",
-            why="a file holds no runs",
-            remedy="name the folder with --runs DIR",
-        )
-    summaries = []
-    for folder in _all_runs(runs):
-        manifest = read_manifest(folder)
-        summaries.append(
-            RunSummary(
-                path=folder,
-                status=manifest.get("status", "damaged"),
-                task=manifest.get("task", ""),
-                method=manifest.get("method", ""),
-                created=manifest.get("created", ""),
-                headline=manifest.get("headline", {}),
-            )
-        )
-    return sorted(summaries, key=lambda summary: (summary.created, summary.path.name))
 
 
 def software() -> dict[str, str]:

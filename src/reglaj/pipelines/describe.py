@@ -9,7 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 from reglaj.core.config import Config
 from reglaj.core.console import SILENT, Console
-from reglaj.core.runs import list_runs
+from reglaj.core.run_listing import list_runs
 from reglaj.data.config import DataConfig
 from reglaj.evaluation.config import EvaluateConfig
 from reglaj.methods import METHODS
