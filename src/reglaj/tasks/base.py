@@ -229,6 +229,13 @@ class Task(ABC):
     def encode(self, examples: Examples, tokenizer: Any, max_tokens: int) -> Encoded:
         """Examples to token ids and targets."""
 
+    def supervision(self, encoded: Encoded) -> dict[str, Any] | None:
+        """What is learnt from, for supervision.json: counts, a digest, a few rows; None where no token is supervised.
+
+        A run keeps it, so that whoever renders its data again can show that the same tokens come out.
+        """
+        return None
+
     @abstractmethod
     def show(self, examples: Examples, tokenizer: Any, max_tokens: int, count: int) -> list[list[tuple[str, bool]]]:
         """The first `count` examples as the model sees them: pieces of text, and whether they are learnt."""

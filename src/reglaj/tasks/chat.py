@@ -173,6 +173,11 @@ class Chat(Task):
         places = [f"{source}, line {line}" for source, line in zip(examples.source, examples.line, strict=True)]
         return encode_conversations(self.renderer, conversations, places, max_tokens, self._too_long)
 
+    def supervision(self, encoded: Encoded) -> dict[str, Any]:
+        from reglaj.tasks.chat_records import supervision_of
+
+        return supervision_of(encoded)
+
     def show(self, examples: Examples, tokenizer: Any, max_tokens: int, count: int) -> list[list[tuple[str, bool]]]:
         from reglaj.data.rendering import spans
 

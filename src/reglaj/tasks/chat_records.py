@@ -5,6 +5,7 @@ Legend: T tokens of all texts of a batch, P of them supervised.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from reglaj.training.learner import Learner
 
 TooLong = Literal["drop", "truncate_prompt", "split_turns"]
+SAMPLE_ROWS = 8
 
 
 @dataclass
@@ -146,6 +148,30 @@ class Supervised:
 
     flags: NDArray[np.bool_]
     owners: NDArray[np.int64]
+
+
+def supervision_of(encoded: Encoded) -> dict[str, Any]:
+    """The contents of supervision.json: `rows`, `tokens`, `supervised_tokens`, the `sha256` over all ids, flags and
+    where rows start (little-endian int32, one byte, and int64), and the first rows as `examples`."""
+    rows, flags = encoded.rows, encoded.targets.flags
+    digest = hashlib.sha256()
+    for array, kind in ((rows.flat, "<i4"), (flags, "u1"), (rows.starts, "<i8")):
+        digest.update(array.astype(kind).tobytes())
+    shown = [
+        {
+            "place": encoded.places[row],
+            "ids": rows[row].tolist(),
+            "mask": flags[rows.starts[row] : rows.starts[row + 1]].astype(int).tolist(),
+        }
+        for row in range(min(SAMPLE_ROWS, len(rows)))
+    ]
+    return {
+        "rows": len(rows),
+        "tokens": len(rows.flat),
+        "supervised_tokens": int(flags.sum()),
+        "sha256": digest.hexdigest(),
+        "examples": shown,
+    }
 
 
 def supervised_batch(encoded: Encoded, rows: Sequence[int], device: str) -> SupervisedBatch:
