@@ -22,6 +22,7 @@ from reglaj.data.config import DataConfig, SourceConfig, SplitConfig
 from reglaj.evaluation.config import EvaluateConfig
 from reglaj.methods import METHODS
 from reglaj.pipelines.recipe import KEYS
+from reglaj.training.checkpoints import list_checkpoints
 from reglaj.training.config import EarlyStoppingConfig, TrainConfig
 
 Look = Callable[[reglaj.Run], Any]
@@ -46,6 +47,10 @@ def steps(run: reglaj.Run) -> Any:
 def evaluations(run: reglaj.Run) -> Any:
     lines = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
     return [line["step"] for line in lines if line["event"] == "evaluation"]
+
+
+def checkpoints(run: reglaj.Run) -> Any:
+    return [path.name for path in list_checkpoints(run.path / "checkpoints")]
 
 
 def interval(run: reglaj.Run) -> Any:
@@ -88,6 +93,8 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "train.class_weights": ({"fees": 5.0}, weights, {}),
     "train.early_stopping": (None, steps, RESTLESS),
     "train.evaluate_every": (2, evaluations, {}),
+    "train.checkpoint_every": (5, checkpoints, {"train.keep": 9}),
+    "train.keep": (1, checkpoints, {"train.checkpoint_every": 5}),
     "train.model_dropout": (0.0, weights, {}),
     "train.seed": (4, weights, {}),
     "train.precision": ("bfloat16", weights, {}),
@@ -100,7 +107,10 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "evaluate.bootstrap_samples": (150, interval, {}),
 }  # fmt: skip
 # Keys whose other values are refused or cannot be had here; each has its own test below.
-ELSEWHERE = {"task", "data.sources.kind", "data.split.kind", "train.device", "train.gradient_checkpointing"}
+ELSEWHERE = {
+    "task", "data.sources.kind", "data.split.kind", "train.device", "train.gradient_checkpointing",
+    "train.checkpoint_minutes", "train.on_nonfinite", "train.max_skipped_steps",  # tests/training/test_fit.py
+}  # fmt: skip
 
 
 def every_key() -> set[str]:
@@ -148,7 +158,9 @@ def run_with(place: dict[str, Path], overrides: dict[str, Any]) -> reglaj.Run:
     known = json.dumps(overrides, sort_keys=True)
     if known not in _done:
         dotted = {key.replace(".", "__"): value for key, value in overrides.items()}
-        _done[known] = reglaj.train(recipe, runs=place["runs"], **dotted)
+        # Keys of checkpoints alone do not make another run of it.
+        fresh = any(key in overrides for key in ("train.checkpoint_every", "train.keep"))
+        _done[known] = reglaj.train(recipe, runs=place["runs"], fresh=fresh, **dotted)
     return _done[known]
 
 

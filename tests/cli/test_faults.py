@@ -11,8 +11,9 @@ import sys
 import pytest
 
 from reglaj.cli.app import _sigterm_stops
-from reglaj.cli.faults import Stopped, report_fault
+from reglaj.cli.faults import report_fault
 from reglaj.core.errors import EnvironmentFault, GateRefused, Problem, UserError, environment_fault, user_error
+from reglaj.core.signals import Stopped
 
 PARTS = {"where", "given", "allowed", "why", "remedy"}
 

@@ -179,8 +179,8 @@ def test_a_gradient_that_is_not_contiguous_is_applied_right(tiny_model):
     weight = assembled.learner.head.linear.weight
     original = step.accumulate
 
-    def transposed(batches):
-        loss = original(batches)
+    def transposed(batches, totals):
+        loss = original(batches, totals)
         weight.grad = weight.grad.t().contiguous().t()
         assert not weight.grad.is_contiguous()
         return loss

@@ -17,11 +17,12 @@ import typer
 from typer.core import TyperGroup
 
 from reglaj.cli import chat, check, data, evaluate, methods, new, predict, runs, schema, starters, train
-from reglaj.cli.faults import Stopped, report_fault
+from reglaj.cli.faults import report_fault
 from reglaj.cli.options import Version
 from reglaj.cli.verb import verb
 from reglaj.core.errors import unknown_name
 from reglaj.core.processors import share_processors
+from reglaj.core.signals import Stopped, watch_lifeline
 
 
 class _Verbs(TyperGroup):
@@ -74,9 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     as_json, debug = "--json" in options, "--debug" in options
     _never_fail_on_letters()
     share_processors()
+    watch_lifeline()
     try:
         with _sigterm_stops():
-            code = typer.main.get_command(app).main(args=args, prog_name="reglaj", standalone_mode=False)
+            code = typer.main.get_command(app).main(args=args, prog_name="reglaj", standalone_mode=False, obj=args)
             if code == Stopped(signal.SIGINT).exit_code:  # typer turns an interrupt into this value
                 raise Stopped(signal.SIGINT)
             return int(code or 0)

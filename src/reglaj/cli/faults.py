@@ -14,7 +14,8 @@ from typing import Any
 import typer
 
 from reglaj.cli.page import print_json, printable, silence_output
-from reglaj.core.errors import Problem, ReglajError, nearest
+from reglaj.core.errors import Problem, ReglajError, SaidElsewhere, nearest
+from reglaj.core.signals import Stopped
 
 _BRIEF = (1, 130, 143)
 """Codes of ends that are not about the input: one line says what happened and what to do."""
@@ -24,24 +25,13 @@ _ENVIRONMENT = {
 }
 
 
-class Stopped(BaseException):
-    """A signal asked us to stop. No `Exception`, so that no handler on the way takes it for a fault."""
-
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__(number)
-        self.number = number
-
-    @property
-    def exit_code(self) -> int:
-        """What shells expect: 128 and the signal's number."""
-        return 128 + int(self.number)
-
-
 def report_fault(error: BaseException, *, as_json: bool, debug: bool) -> int:
     """Say what went wrong on standard error (and as JSON on standard output), and return the exit code."""
     if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
         silence_output()
         return 0
+    if isinstance(error, SaidElsewhere):
+        return error.code
     code, problems = _explain(error)
     if debug:
         _write("".join(traceback.format_exception(error)))
@@ -71,7 +61,7 @@ def _stop(error: Stopped) -> Problem:
         given=f"stopped by {error.number.name}",
         allowed="running to the end",
         why="the process was asked to stop; nothing is left half written",
-        remedy="give the same command to run it again",
+        remedy=error.saved or "give the same command to run it again",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -10,18 +11,45 @@ from reglaj.cli import options
 from reglaj.cli.figures import read_report
 from reglaj.cli.verb import Answer
 
-Fresh = Annotated[bool, typer.Option("--fresh", help="Train anew even where the same run is finished.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Train anew even where the same run is there already.")]
+Processes = Annotated[
+    int | None,
+    typer.Option("--processes", metavar="N", help="Train in N processes on this machine; many machines: torchrun."),
+]
 
 
 def train(
+    context: typer.Context,
     recipe: options.Recipe,
     overrides: options.Overrides = None,
     runs: options.Runs = options.RUNS,
     fresh: Fresh = False,
+    processes: Processes = None,
 ) -> Answer:
-    """Train on a recipe: data, split, early stopping, test, report."""
-    from reglaj import train as train_recipe
-    from reglaj.core.console import RichConsole
+    """Train on a recipe: data, split, early stopping, test, report. The same command goes on where it was stopped."""
+    if processes is not None and processes != 1:
+        from reglaj.pipelines.launch import launch
 
-    run = train_recipe(recipe, runs=runs, fresh=fresh, console=RichConsole(), overrides=overrides or [])
+        raise typer.Exit(launch(_without_processes(context.obj), processes))
+    from reglaj import train as train_recipe
+    from reglaj.core.console import SILENT, RichConsole
+
+    is_first = os.environ.get("RANK", "0") == "0"
+    console = RichConsole() if is_first else SILENT
+    run = train_recipe(recipe, runs=runs, fresh=fresh, console=console, overrides=overrides or [])
+    if not is_first:
+        raise typer.Exit(0)
     return Answer(run.report, lambda page: read_report(page, run.report))
+
+
+def _without_processes(arguments: list[str]) -> list[str]:
+    """The same command line for each of the processes."""
+    kept, skips = [], False
+    for argument in arguments:
+        if skips or argument.startswith("--processes="):
+            skips = False
+        elif argument == "--processes":
+            skips = True
+        else:
+            kept.append(argument)
+    return kept

@@ -22,8 +22,10 @@ class Console:
         """One line about something that makes the result worse, not wrong."""
 
     @contextlib.contextmanager
-    def progress(self, description: str, total: int | None = None, unit: str = "rows") -> Iterator[Advance]:
-        """A bar with rate and time left; the block calls `advance(n)` for n units done."""
+    def progress(
+        self, description: str, total: int | None = None, unit: str = "rows", done: int = 0
+    ) -> Iterator[Advance]:
+        """A bar with rate and time left; the block calls `advance(n)` for n more units. done: units before it."""
         yield lambda count: None
 
 
@@ -45,7 +47,9 @@ class RichConsole(Console):
         self._terminal.print(f"warning: {text}", style="yellow", markup=False)
 
     @contextlib.contextmanager
-    def progress(self, description: str, total: int | None = None, unit: str = "rows") -> Iterator[Advance]:
+    def progress(
+        self, description: str, total: int | None = None, unit: str = "rows", done: int = 0
+    ) -> Iterator[Advance]:
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -65,5 +69,5 @@ class RichConsole(Console):
         # Off a terminal rich would print every refresh as a line of its own; one closing line is enough.
         bar = Progress(*columns, console=self._terminal, transient=False, disable=not self._terminal.is_terminal)
         with bar:
-            task = bar.add_task(description, total=total)
+            task = bar.add_task(description, total=total, completed=done)
             yield lambda count: bar.advance(task, count)

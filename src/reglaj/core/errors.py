@@ -54,6 +54,14 @@ class EnvironmentFault(ReglajError, OSError):
     exit_code = 4
 
 
+class SaidElsewhere(Exception):
+    """Another process of the same training says what is wrong: this one ends with the same code, in silence."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 def user_error(given: str, *, allowed: str, why: str, remedy: str, where: str = "") -> UserError:
     """A `UserError` of a single problem."""
     return UserError(Problem(given=given, allowed=allowed, why=why, remedy=remedy, where=where))

@@ -53,8 +53,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             for file in temporary.rglob("*"):
-                if file.is_file():
-                    _fsync_file(file)
+                _fsync_folder(file) if file.is_dir() else _fsync_file(file)
+            _fsync_folder(temporary)
             old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
             if path.exists():
                 path.rename(old)
@@ -94,6 +94,16 @@ def canonical_hash(value: Any) -> str:
     """Hex SHA-256 of a JSON value, independent of key order."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left directly in a folder that is ours alone: temporary files and folders."""
+    with disk_faults(folder):
+        for left in [*folder.glob(".*.tmp"), *folder.glob(".*.old")]:
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def _sweep_abandoned(path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reglaj.core.errors import environment_fault, listing, nearest, user_error
-from reglaj.core.files import disk_faults, sha256_file, write_json
+from reglaj.core.files import disk_faults, new_folder, sha256_file, write_json
 
 LOCK = ".lock"
 Status = Literal["new", "unfinished", "finished"]
@@ -47,12 +47,21 @@ def _take_folder(runs: Path, name: str, facts: dict[str, Any], *, fresh: bool) -
             if manifest.get("identity") == facts["identity"]:
                 return folder, "finished" if manifest.get("status") == "finished" else "unfinished"
     folder = runs / f"{name}-{existing[-1][0] + 1 if existing else 1:03d}"
-    with disk_faults(runs):
-        folder.mkdir()
-    write_manifest(
-        folder, {**facts, "status": "running", "created": _now(), "software": software(), "git": git_state()}
-    )
+    manifest = {**facts, "status": "running", "created": _now(), "software": software(), "git": git_state()}
+    with new_folder(folder) as target:  # a folder without a manifest would be half a run
+        write_manifest(target, manifest)
     return folder, "new"
+
+
+def run_before(folder: Path) -> Path | None:
+    """The run of the same name with the next lower number that has a manifest, or None."""
+    match = _NUMBERED.match(folder.name)
+    if not match:
+        return None
+    lower = [(number, path) for number, path in _numbered_folders(folder.parent, match["name"]) if path != folder]
+    return next(
+        (path for number, path in reversed(lower) if number < int(match["number"]) and read_manifest(path)), None
+    )
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -93,9 +102,10 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
                 why="two would write over each other",
                 remedy="wait for it, or take a new run with --fresh",
             ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with disk_faults(folder):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         yield
 
 
@@ -104,7 +114,7 @@ def finish_run(folder: Path, facts: dict[str, Any]) -> None:
     files = {
         str(path.relative_to(folder)): sha256_file(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("manifest.json", LOCK)
+        if path.is_file() and path not in (folder / "manifest.json", folder / LOCK)
     }
     manifest = read_manifest(folder) | facts | {"status": "finished", "finished": _now(), "files": files}
     write_manifest(folder, manifest)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class BatchPlan:
     epochs: int
     max_steps: int | None
     seed: int
+    _orders: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -38,9 +39,25 @@ class BatchPlan:
 
     def steps(self, epoch: int) -> Iterator[list[int]]:
         """Row numbers of each step of an epoch; a pure function of (seed, epoch)."""
-        order = np.random.default_rng(derive_seed(self.seed, "epoch", epoch)).permutation(len(self.lengths))
+        order = self._order(epoch)
         for start in range(0, len(order), self.batch_size):
             yield order[start : start + self.batch_size].tolist()
+
+    def rows(self, step: int) -> list[int]:
+        """Row numbers of one step, counted from 1."""
+        epoch, place = divmod(step - 1, self.steps_per_epoch)
+        start = place * self.batch_size
+        numbers: list[int] = self._order(epoch)[start : start + self.batch_size].tolist()
+        return numbers
+
+    def _order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The rows in the order of an epoch; a pure function of (seed, epoch)."""
+        # The last one is kept: every step of an epoch asks for the same.
+        if self._orders.get("epoch") != epoch:
+            generator = np.random.default_rng(derive_seed(self.seed, "epoch", epoch))
+            self._orders.update(epoch=epoch, order=generator.permutation(len(self.lengths)))
+        order: np.ndarray[Any, np.dtype[np.int64]] = self._orders["order"]
+        return order
 
     def tokens(self, rows: Sequence[int]) -> int:
         """Tokens of these rows together."""

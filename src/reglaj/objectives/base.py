@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +22,9 @@ class Term:
 
 class Objective(ABC, Generic[B]):
     """What is minimised. `B` is the batch type of the task."""
+
+    names: ClassVar[tuple[str, ...]]
+    """The terms, so that a process without rows knows them too."""
 
     @abstractmethod
     def counts(self, batch: B) -> dict[str, float]:

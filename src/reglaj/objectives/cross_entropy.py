@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ class CrossEntropy(Objective[LabelledBatch]):
 
     class_weights: (C,) float, or None for ones. As in torch, the mean is over the sum of the rows' weights.
     """
+
+    names: ClassVar[tuple[str, ...]] = ("cross_entropy",)
 
     def __init__(self, class_weights: Tensor | None = None) -> None:
         self.class_weights = class_weights

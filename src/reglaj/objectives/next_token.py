@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -27,6 +28,8 @@ class SupervisedBatch:
 
 class NextToken(Objective[SupervisedBatch]):
     """Mean negative log-likelihood in nats per supervised token, every token of a step alike."""
+
+    names: ClassVar[tuple[str, ...]] = ("next_token",)
 
     def counts(self, batch: SupervisedBatch) -> dict[str, float]:
         return {"next_token": float(len(batch.targets))}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import SILENT, Console
+from reglaj.core.errors import environment_fault
 from reglaj.data.examples import PreparedData
 from reglaj.data.prepare import prepare
 from reglaj.models.inspect import ModelFacts, inspect_model
@@ -69,12 +70,26 @@ def read_data(recipe: Recipe, runs: Path, console: Console, facts: ModelFacts | 
     )
 
 
+def refuse_missing_data(data: PreparedData) -> None:
+    """Raises `EnvironmentFault` where the data went away between two looks: somebody removed the runs that had them."""
+    if not (data.folder / "report.json").is_file():
+        raise environment_fault(
+            f"the prepared data {data.key} are gone",
+            allowed="data that stay while a run begins",
+            why="another process has removed them, with the last run that needed them",
+            remedy="give the same command: they are read again",
+        )
+
+
 def shaper_of(recipe: Recipe, facts: ModelFacts, tokenizer_folder: Path | None = None) -> Shaper | None:
     """What turns the records of a recipe into examples, or None where its task needs nothing of the kind."""
-    from reglaj.models.loading import load_tokenizer
 
-    folder = tokenizer_folder or facts.folder
-    return TASKS.get(recipe.task).shaper(lambda: load_tokenizer(folder, facts.name), facts, recipe)
+    def load() -> Any:
+        from reglaj.models.loading import load_tokenizer  # brings torch, which tasks without a shaper need not wait for
+
+        return load_tokenizer(tokenizer_folder or facts.folder, facts.name)
+
+    return TASKS.get(recipe.task).shaper(load, facts, recipe)
 
 
 def _shown(recipe: Recipe, facts: ModelFacts, data: PreparedData, count: int) -> list[list[tuple[str, bool]]]:

@@ -1,4 +1,4 @@
-"""The main job: data, split, train with early stopping, test, report."""
+"""The main job: data, split, train with early stopping, test, report. Stopped anywhere, the same command goes on."""
 
 from __future__ import annotations
 
@@ -13,21 +13,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import SILENT, Console
-from reglaj.core.errors import EnvironmentFault, ReglajError, UserError
-from reglaj.core.files import canonical_hash, new_folder, write_text
-from reglaj.core.runs import begin_run, finish_run, locked, read_manifest, software, write_manifest
+from reglaj.core.errors import EnvironmentFault, Problem, ReglajError, UserError
+from reglaj.core.files import canonical_hash, new_folder, sweep, write_json, write_text
+from reglaj.core.runs import begin_run, finish_run, locked, read_manifest, run_before, write_manifest
+from reglaj.core.signals import Stopped
 from reglaj.methods import METHODS
 from reglaj.models.inspect import ModelFacts, inspect_model
+from reglaj.pipelines.changes import what_changed
 from reglaj.pipelines.check import model_problems
-from reglaj.pipelines.data import read_data, with_context
+from reglaj.pipelines.data import read_data, refuse_missing_data, with_context
 from reglaj.pipelines.recipe import Recipe, load_recipe
+from reglaj.pipelines.results import cost_of, extras_of, manifest_facts, report_of
 from reglaj.tasks import TASKS
+from reglaj.training.parallel import Ranks, joined
 
 if TYPE_CHECKING:
     from reglaj.data.examples import PreparedData
     from reglaj.pipelines.assemble import Assembled
-    from reglaj.tasks.base import EvaluationResult, Task
-    from reglaj.training.fit import Fitted
+    from reglaj.tasks.base import Task
+    from reglaj.training.fit import Supervision
+    from reglaj.training.learner import Learner
+
+SUPERVISION = "supervision.json"
+_NO_RESULT = ("checkpoint_every", "checkpoint_minutes", "keep")
+"""Keys of `train` that decide nothing about the result: with other values of these a run goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +48,24 @@ class Run:
     was_finished: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What is to be done, resolved: everything that is known before a run begins."""
+
+    plan: Recipe
+    facts: ModelFacts
+    data: PreparedData
+    task: Task
+
+    @property
+    def identity(self) -> str:
+        """The same recipe on the same data and base, wherever the files lie."""
+        values = self.plan.values()
+        del values["data"]["sources"], values["model"]  # the data key and the fingerprint stand for their content
+        values["train"] = {key: value for key, value in values["train"].items() if key not in _NO_RESULT}
+        return canonical_hash({"recipe": values, "data": self.data.key, "base": self.facts.fingerprint})
+
+
 def train(
     recipe: str | Path | Mapping[str, Any],
     *,
@@ -48,53 +75,98 @@ def train(
     overrides: Iterable[str] = (),
     **keys: Any,
 ) -> Run:
-    """Train on a recipe, or print again what it gave.
+    """Train on a recipe, go on where an earlier call was stopped, or print again what it gave.
 
     keys: overrides as `train__epochs=3`; overrides: the same as `train.epochs=3` texts. fresh: a new run even
-    where one of the same recipe and data is finished. Raises `UserError`, `GateRefused` or `EnvironmentFault`.
+    where one of the same recipe and data is there. Under torchrun every process calls this, and each gets the report.
+    Raises `UserError`, `GateRefused` or `EnvironmentFault`, and `Stopped` where a signal asked for it.
     """
     plan = load_recipe(recipe, overrides, keys)
+    with joined() as ranks:
+        job = ranks.first_then_rest(lambda: _prepare(plan, Path(runs), console if ranks.is_first else SILENT))
+        ranks.together(lambda: _refuse_other_files(job, ranks))
+        with contextlib.ExitStack() as stack:
+            run = ranks.together(lambda: _begin(job, Path(runs), fresh, console, stack) if ranks.is_first else None)
+            path, status, report = ranks.from_first(run and [str(run[0]), run[1], run[2]])
+            if report is not None:
+                return Run(path=Path(path), report=report, was_finished=True)
+            return _run(job, Path(path), status, console, ranks)
+
+
+def _prepare(plan: Recipe, runs: Path, console: Console) -> _Job:
     facts = inspect_model(plan.model, folder=plan.folder, console=console)
     problems = model_problems(TASKS.get(plan.task), plan.method, plan.train, facts)
     if problems:
         raise UserError(*problems)
     plan = with_context(plan, facts)
-    data = read_data(plan, Path(runs), console, facts)
+    data = read_data(plan, runs, console, facts)
     task = TASKS.get(plan.task).from_data(data)
-    plan = _resolve(plan, facts, task, data, console)
+    return _Job(plan=_resolve(plan, facts, task, data, console), facts=facts, data=data, task=task)
 
-    path, status = begin_run(
-        Path(runs),
-        plan.name,
-        _identity(plan, facts, data),
-        fresh=fresh,
-        facts={"task": plan.task, "method": plan.method.name, "model": plan.model, "data_key": data.key},
+
+def _refuse_other_files(job: _Job, ranks: Ranks) -> None:
+    """Raises `UserError` in a process that sees another recipe, base or data than the first one."""
+    seen = {"the recipe and all": job.identity, "the data": job.data.key, "the base": job.facts.fingerprint}
+    first = ranks.from_first(seen)
+    different = [name for name in reversed(seen) if seen[name] != first[name]]
+    if different:
+        raise UserError(
+            Problem(
+                given=f"{different[0]} differs from what the first process sees",
+                allowed="the same recipe, data and base in every process",
+                why="their gradients would be those of different trainings",
+                remedy="give every machine the same files, or a folder that all of them share",
+            )
+        )
+
+
+def _begin(
+    job: _Job, runs: Path, fresh: bool, console: Console, stack: contextlib.ExitStack
+) -> tuple[Path, str, dict[str, Any] | None]:
+    """The run's folder, locked for as long as `stack` lasts; how far it is; and its report where it is finished."""
+    plan = job.plan
+    facts = {"task": plan.task, "method": plan.method.name, "model": plan.model}
+    facts |= {"data_key": job.data.key, "base": job.facts.fingerprint}
+    path, status = begin_run(runs, plan.name, job.identity, fresh=fresh, facts=facts)
+    if status == "finished" and (report := _finished(path, console)):
+        return path, status, report
+    stack.enter_context(locked(path))
+    # Asked again under the lock: another process may have finished the run since.
+    if report := _finished(path, console):
+        return path, status, report
+    refuse_missing_data(job.data)
+    sweep(path)
+    before = run_before(path) if status == "new" else None
+    changes = what_changed(before, plan, facts) if before else []
+    told = "a new run" if status == "new" else "going on, for it was not finished"
+    console.say(
+        f"{path}: {told}" + (f"; other than {before.name} in {'; '.join(changes)}" if before and changes else "")
     )
-    if status == "finished" and (finished := _finished(path, console)):
-        return finished
-    with locked(path):
-        # Asked again under the lock: another process may have finished the run since.
-        if finished := _finished(path, console):
-            return finished
-        console.say(f"{path}: {'a new run' if status == 'new' else 'starting again, for it was not finished'}")
-        try:
-            write_text(path / "recipe.yaml", plan.to_yaml())
-            return _execute(path, plan, facts, task, data, console)
-        except BaseException as error:
-            _close(path, error, is_new=status == "new")
-            raise
+    return path, status, None
 
 
-def _finished(path: Path, console: Console) -> Run | None:
-    """The run if it is finished and its report can be read."""
+def _finished(path: Path, console: Console) -> dict[str, Any] | None:
+    """The report of the run if it is finished and its report can be read."""
     try:
-        report = json.loads((path / "report.json").read_text(encoding="utf-8"))
+        report: dict[str, Any] = json.loads((path / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if read_manifest(path).get("status") != "finished":
         return None
     console.say(f"{path} is finished: the same recipe on the same data. Its result again (--fresh trains anew):")
-    return Run(path=path, report=report | {"run": os.path.relpath(path)}, was_finished=True)
+    return report | {"run": os.path.relpath(path)}
+
+
+def _run(job: _Job, path: Path, status: str, console: Console, ranks: Ranks) -> Run:
+    try:
+        if ranks.is_first:
+            write_text(path / "recipe.yaml", job.plan.to_yaml())
+        report = _execute(path, job, console if ranks.is_first else SILENT, ranks)
+        return Run(path=path, report=report)
+    except BaseException as error:
+        if ranks.is_first:
+            _close(path, error, is_new=status == "new")
+        raise
 
 
 def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, console: Console) -> Recipe:
@@ -111,36 +183,31 @@ def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, co
     return plan
 
 
-def _identity(plan: Recipe, facts: ModelFacts, data: PreparedData) -> str:
-    """The same recipe on the same data and base, wherever the files lie."""
-    values = plan.values()
-    del values["data"]["sources"], values["model"]  # the data key and the fingerprint stand for their content
-    return canonical_hash({"recipe": values, "data": data.key, "base": facts.fingerprint})
-
-
-def _execute(path: Path, plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, console: Console) -> Run:
+def _execute(path: Path, job: _Job, console: Console, ranks: Ranks) -> dict[str, Any]:
+    """Train, save, test, report; returns the report in every process."""
     from reglaj.evaluation.report import write_report
     from reglaj.pipelines.assemble import assemble, save_model
     from reglaj.tasks.base import Evaluation
-    from reglaj.training.engine import peak_memory_bytes
     from reglaj.training.fit import fit
-    from reglaj.training.learner import weights_sha256
 
-    started = time.perf_counter()
-    assembled = assemble(plan, facts, task)
-    learner, engine = assembled.learner, assembled.learner.engine
-    rows = f"{engine.layout} rows ({engine.layout_reason})"
-    console.say(f"  {engine.device}, {engine.precision}, {rows}, {engine.threads} threads")
+    plan, data, started = job.plan, job.data, time.perf_counter()
+    assembled = assemble(plan, job.facts, job.task)
+    learner = assembled.learner
+    learner.ranks = ranks
+    _choose_engine(path, learner, console)
     if plan.train.gradient_checkpointing:
         learner.checkpoint_gradients()
-    supervision, cut = _supervise(assembled, data, console)
-    fitted = fit(learner, supervision, plan.train, path / "metrics.jsonl", console)
-    with new_folder(path / "model") as folder:
-        save_model(assembled, folder)
+    supervision, cut = _supervise(assembled, data, path, console)
+    fitted = fit(learner, supervision, plan.train, path, console, identity=job.identity)
+    digest = _weights_digest(learner)
+    if ranks.is_first:
+        with new_folder(path / "model") as folder:
+            save_model(assembled, folder)
 
-    test, openings = data.open_test(opened_by=path.name)
+    # One opening, recorded by the first process, however many read.
+    test, openings = data.open_test(opened_by=path.name if ranks.is_first else None)
     test_started = time.perf_counter()
-    result = task.evaluate(
+    result = job.task.evaluate(
         Evaluation(
             learner=learner,
             tokenizer=assembled.tokenizer,
@@ -152,34 +219,44 @@ def _execute(path: Path, plan: Recipe, facts: ModelFacts, task: Task, data: Prep
         ),
         console,
     )
-    stored = sum(file.stat().st_size for file in (path / "model").iterdir())
-    cost = {
-        "train_seconds": round(fitted.seconds, 3),
-        "validation_seconds": round(fitted.evaluation_seconds, 3),
-        "test_seconds": round(time.perf_counter() - test_started, 3),
-        "total_seconds": round(time.perf_counter() - started, 3),
-        "tokens_per_second": round(fitted.tokens / fitted.seconds, 1) if fitted.seconds else 0.0,
-        "peak_memory_bytes": peak_memory_bytes(engine.device),
-        "trainable_parameters": sum(tensor.numel() for tensor in learner.trained().values()),
-        "stored_bytes": stored,
-    }
+    if not ranks.is_first:
+        report: dict[str, Any] = ranks.from_first(None)
+        return report
+    seconds = {"test_seconds": time.perf_counter() - test_started, "total_seconds": time.perf_counter() - started}
     report = {
-        **_report(path, plan, data, fitted, result),
-        "cost": cost,
+        **report_of(path, plan, data, fitted, result),
+        "cost": cost_of(path, learner, fitted) | {name: round(value, 3) for name, value in seconds.items()},
         "test_openings": openings,
-        "weights_sha256": weights_sha256(learner.trained()),
+        "weights_sha256": digest,
         "cut_texts": {**cut, "test": result.cut},
         "max_tokens": assembled.max_tokens,
-        "engine": engine.facts(),
+        "engine": learner.engine.facts(),
     }
-    write_report(path, report, _extras(plan, facts, fitted, result), task.report_plan())
-    finish_run(path, _manifest_facts(plan, report))
-    return Run(path=path, report=report)
+    write_report(path, report, extras_of(plan, job.facts, fitted, result), job.task.report_plan())
+    finish_run(path, manifest_facts(plan, report))
+    ranks.from_first(report)
+    return report
 
 
-def _supervise(assembled: Assembled, data: PreparedData, console: Console) -> tuple[Any, dict[str, int]]:
-    """What the task hands to the loop, and how many texts were cut at the context."""
-    from reglaj.training.fit import Supervision
+def _choose_engine(path: Path, learner: Learner, console: Console) -> None:
+    """What the engine chose stays with the run: a run that goes on takes the choices that it was begun with."""
+    from reglaj.training.engine import go_on_with
+
+    ranks = learner.ranks
+    before = ranks.from_first(read_manifest(path).get("engine") if ranks.is_first else None)
+    if before:
+        learner.engine, _ = go_on_with(learner.engine, before)
+    engine = learner.engine
+    rows = f"{engine.layout} rows ({engine.layout_reason})"
+    several = f", {engine.processes} processes" if engine.processes > 1 else ""
+    console.say(f"  {engine.device}, {engine.precision}, {rows}, {engine.threads} threads{several}")
+
+
+def _supervise(
+    assembled: Assembled, data: PreparedData, path: Path, console: Console
+) -> tuple[Supervision[Any], dict[str, int]]:
+    """What the task hands to the loop, and how many texts were cut. The run keeps what is learnt from."""
+    from reglaj.training.fit import Supervision, plan_for
 
     task, learner, max_tokens = assembled.task, assembled.learner, assembled.max_tokens
     encoded = task.encode(data.train(), assembled.tokenizer, max_tokens)
@@ -196,59 +273,39 @@ def _supervise(assembled: Assembled, data: PreparedData, console: Console) -> tu
         cut_rows=task.cut_rows,
         measure=lambda: task.validate(learner, validation),
     )
+    if learner.ranks.is_first:
+        if record := task.supervision(encoded):
+            write_json(path / SUPERVISION, record)
+        steps = plan_for(assembled.recipe.train, encoded.rows).total_steps
+        facts = {"status": "running", "engine": learner.engine.facts(), "total_steps": steps}
+        write_manifest(path, {**read_manifest(path), **facts, "reason": ""})
     return supervision, cut
 
 
-def _report(path: Path, plan: Recipe, data: PreparedData, fitted: Fitted, result: EvaluationResult) -> dict[str, Any]:
-    return {
-        "run": os.path.relpath(path),
-        "name": plan.name,
-        "task": plan.task,
-        "model": plan.model,
-        "method": plan.method.name,
-        "confidence": plan.evaluate.confidence,
-        "data": {**data.report, "key": data.key},
-        "test": result.test,
-        "baselines": result.baselines,
-        "notes": result.notes,
-        "training": {"steps": fitted.steps, "best_step": fitted.best_step, "stopped": fitted.stopped},
-    }
+def _weights_digest(learner: Learner) -> str:
+    """SHA-256 of the trained weights. Raises `ReglajError` where processes do not have the same ones."""
+    from reglaj.training.learner import weights_sha256
 
-
-def _extras(plan: Recipe, facts: ModelFacts, fitted: Fitted, result: EvaluationResult) -> dict[str, Any]:
-    licences = [{"name": plan.model, "licence": facts.licence, "source": facts.source}]
-    for source in plan.data.sources:
-        if source.path.startswith("starter:"):
-            from reglaj.models.starters import STARTERS
-
-            starter = STARTERS[source.path.removeprefix("starter:")]
-            licences.append({"name": source.path, "licence": starter.licence, "source": starter.source})
-    return {
-        "metrics": fitted.metrics,
-        "mistakes": result.mistakes,
-        **result.extras,
-        "recipe_yaml": plan.to_yaml(),
-        "derived": dict(plan.derived),
-        "software": software(),
-        "licences": licences,
-    }
-
-
-def _manifest_facts(plan: Recipe, report: Mapping[str, Any]) -> dict[str, Any]:
-    metric = TASKS.get(plan.task).headline
-    return {
-        "headline": {metric: report["test"][metric]},
-        "engine": report["engine"],
-        "seeds": {"train": plan.train.seed, "split": plan.data.split.seed},
-        "weights_sha256": report["weights_sha256"],
-    }
+    digests = learner.ranks.gather(weights_sha256(learner.trained()))
+    if len(set(digests)) > 1:
+        raise ReglajError(
+            Problem(
+                given="the processes have ended with different weights",
+                allowed="the same weights in every process, after the same sums of gradients",
+                why="which of them were evaluated would depend on the process",
+                remedy="train again with one process, and report this",
+            )
+        )
+    return str(digests[0])
 
 
 def _close(path: Path, error: BaseException, *, is_new: bool) -> None:
-    """Say in the manifest why the run ended; the same command starts it again. Without a step there is no run."""
+    """Say in the manifest why the run ended; the same command goes on. Without a step there is no run."""
     with contextlib.suppress(OSError):  # the error on its way up says more than that the disk is full
         if is_new and isinstance(error, UserError | EnvironmentFault) and not (path / "metrics.jsonl").exists():
             shutil.rmtree(path)
             return
-        reason = str(error) if isinstance(error, ReglajError) else type(error).__name__
-        write_manifest(path, read_manifest(path) | {"status": "failed", "reason": reason})
+        is_interrupted = isinstance(error, Stopped | KeyboardInterrupt | EnvironmentFault)
+        reason = str(error) if isinstance(error, ReglajError | Stopped) else type(error).__name__
+        facts = {"status": "interrupted" if is_interrupted else "failed", "reason": reason}
+        write_manifest(path, read_manifest(path) | facts)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from reglaj.generation import Generated, Generator
     from reglaj.tasks.base import Evaluation
     from reglaj.training.learner import Learner
+    from reglaj.training.parallel import Ranks
 
 
 class Talks(Protocol):
@@ -100,12 +101,24 @@ def make_answerer(task: Talks, evaluation: Evaluation) -> Answerer:
         prompts = [task.renderer.prompt(one) for one in conversations]
         settings = settings_of(config, evaluation.seed)
         with as_model(which):
-            return make_generator(task, learner, tokenizer).generate(prompts, settings, console)
+            generator = make_generator(task, learner, tokenizer)
+            made = generator.generate(learner.ranks.share(prompts), settings, console)
+        return _put_together(learner.ranks, made, len(prompts))
 
     def render_spans(conversation: Conversation) -> list[tuple[str, bool]]:
         return spans(tokenizer, task.renderer.render(conversation))
 
     return Answerer(token_losses=token_losses, generate=generate, render_spans=render_spans)
+
+
+def _put_together(ranks: Ranks, made: list[Generated], count: int) -> list[Generated]:
+    """The answers of all processes in the order of the prompts, which `Ranks.share` dealt out."""
+    from reglaj.generation import Generated
+
+    if not ranks.is_shared:
+        return made
+    parts = ranks.gather([vars(one) for one in made])
+    return [Generated(**parts[place % ranks.size][place // ranks.size]) for place in range(count)]
 
 
 def answer_inputs(

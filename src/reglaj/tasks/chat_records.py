@@ -233,17 +233,19 @@ def row_losses(
     owners = encoded.targets.owners
     count = int(owners.max()) + 1 if len(owners) else 0
     losses, tokens = np.zeros(count), np.zeros(count, dtype=np.int64)
+
+    def work(group: list[int]) -> None:
+        batch = supervised_batch(encoded, group, learner.engine.device)
+        each = learner.token_losses(batch.tokens, batch.predictors, batch.targets).double().cpu().numpy()
+        sizes = np.array(batch.supervised)
+        bounds = np.concatenate(([0], np.cumsum(sizes)))
+        for row, start, end in zip(group, bounds[:-1], bounds[1:], strict=True):
+            losses[owners[row]] += each[start:end].sum()
+            tokens[owners[row]] += end - start
+
     with learner.evaluating(), console.progress(description, len(encoded), "rows") as advance:
-        for group in learner.groups(encoded.rows.lengths):
-            batch = supervised_batch(encoded, group, learner.engine.device)
-            each = learner.token_losses(batch.tokens, batch.predictors, batch.targets).double().cpu().numpy()
-            sizes = np.array(batch.supervised)
-            bounds = np.concatenate(([0], np.cumsum(sizes)))
-            for row, start, end in zip(group, bounds[:-1], bounds[1:], strict=True):
-                losses[owners[row]] += each[start:end].sum()
-                tokens[owners[row]] += end - start
-            advance(len(group))
-    return losses, tokens
+        learner.each_group(encoded.rows.lengths, work, advance)
+    return learner.ranks.sum_array(losses), learner.ranks.sum_array(tokens)
 
 
 def try_encode(

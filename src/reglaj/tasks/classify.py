@@ -242,8 +242,11 @@ class Classify(Task):
         }
         results: dict[str, Any] = {}
         notes: list[str] = []
-        for name in self.chosen_baselines(evaluation.config):
-            baseline = run_baseline(name, inputs)
+        ranks = evaluation.learner.ranks
+        # Only the first process writes a report, and a baseline is no work that processes share.
+        for name in self.chosen_baselines(evaluation.config) if ranks.is_first else ():
+            with ranks.alone():
+                baseline = run_baseline(name, inputs)
             theirs = baseline.probabilities
             scores = classification_scores(self.labels, test.targets, theirs, **settings)
             differences = classification_differences(self.labels, test.targets, probabilities, theirs, **settings)

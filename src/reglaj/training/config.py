@@ -52,6 +52,17 @@ class TrainConfig(Config):
     """null trains to the end and keeps the last weights."""
     evaluate_every: int | None = Field(None, ge=1)
     """Optimizer steps between evaluations on validation; by default once an epoch."""
+    checkpoint_every: int | None = Field(None, ge=1)
+    """Optimizer steps between checkpoints, from which a training that was stopped goes on; null leaves it to the time.
+    There is always one at the end."""
+    checkpoint_minutes: float | None = Field(5.0, gt=0)
+    """Minutes between checkpoints, at most; null leaves it to the steps."""
+    keep: int = Field(2, ge=1)
+    """Newest checkpoints that stay on disk. With one alone there is nothing to fall back on when it is damaged."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is not finite does: ends the run, or is left out and counted."""
+    max_skipped_steps: int = Field(10, ge=1)
+    """Steps that on_nonfinite: skip may leave out before the run ends all the same; no effect under `stop`."""
     model_dropout: float | None = Field(None, ge=0, lt=1)
     """Overrides every dropout probability of the base model; null keeps the model's own."""
     gradient_checkpointing: bool = False

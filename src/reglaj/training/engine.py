@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +13,7 @@ import torch
 from reglaj.core.errors import environment_fault
 from reglaj.models.packing import Layout
 from reglaj.training.config import TrainConfig
+from reglaj.training.parallel import wanted_processes
 
 # Tokens of one forward pass. On a CPU larger passes bring nothing once the matrices fill its caches, and cost memory.
 CPU_MICRO_BATCH_TOKENS = 4096
@@ -32,10 +35,13 @@ class Engine:
     micro_batch_tokens: int
     threads: int
     hardware: str
+    processes: int = 1
+    halved_at: tuple[int, ...] = ()
+    """Steps at which memory did not suffice and the micro-batch was halved."""
 
     def facts(self) -> dict[str, Any]:
-        """For the manifest."""
-        return asdict(self)
+        """For the manifest, as JSON values."""
+        return asdict(self) | {"halved_at": list(self.halved_at)}
 
     @property
     def is_padded(self) -> bool:
@@ -45,6 +51,39 @@ class Engine:
     def autocast(self) -> torch.autocast:
         """The context of a forward pass: multiplies in bfloat16 where that was chosen, weights stay float32."""
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def go_on_with(engine: Engine, before: Mapping[str, Any]) -> tuple[Engine, list[str]]:
+    """The choices that a run was begun with, where this machine can do the same; what it cannot is said.
+
+    before: `Engine.facts` of then. Another number of processes has its own threads.
+    """
+    if before.get("device") != engine.device:
+        told = f"begun on {before.get('device')}, goes on on {engine.device}: the last digits may differ from one run"
+        return engine, [told]
+    names = ["precision", "layout", "layout_reason", "micro_batch_tokens", "halved_at"]
+    remarks = []
+    if before.get("processes") == engine.processes:
+        names.append("threads")
+    else:
+        remarks.append(f"begun with {before.get('processes')} processes, goes on with {engine.processes}")
+    if before.get("hardware") != engine.hardware:
+        remarks.append(f"begun on {before.get('hardware')}, goes on on {engine.hardware}: the last digits may differ")
+    kept = {name: before[name] for name in names if name in before}
+    if "halved_at" in kept:
+        kept["halved_at"] = tuple(kept["halved_at"])
+    return replace(engine, **kept), remarks
+
+
+@contextlib.contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """So many threads inside the block: sums are made in the same order on every start of a run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_device(config: TrainConfig) -> str:
@@ -72,6 +111,7 @@ def choose_engine(config: TrainConfig, device: str, layout: Layout, layout_reaso
         micro_batch_tokens=config.micro_batch_tokens or _micro_batch_tokens(device, layout),
         threads=torch.get_num_threads(),
         hardware=torch.cuda.get_device_name() if on_cuda else _processor(),
+        processes=wanted_processes(),
     )
 
 

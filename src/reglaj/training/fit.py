@@ -1,28 +1,47 @@
-"""Training from start to best weights: builds step, plan and callbacks, and runs the loop."""
+"""Training from wherever it stands to the best weights: builds step, plan and callbacks, and runs the loop."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from reglaj.core.console import SILENT, Console
-from reglaj.core.seeding import derive_seed
+from reglaj.core.errors import Problem, SaidElsewhere
+from reglaj.core.files import sweep
+from reglaj.core.seeding import derive_seed, seed_everything
+from reglaj.core.signals import ECHO_S, Stopped, StopRequest, stopping_gently
 from reglaj.data.batching import BatchPlan, micro_batches
 from reglaj.models.encoding import TokenRows
 from reglaj.objectives.base import Objective
 from reglaj.training.callbacks import MetricsLog, ProgressBar, Validation
+from reglaj.training.checkpoints import FOLDER, Checkpoint, newest_checkpoint
 from reglaj.training.config import TrainConfig
+from reglaj.training.engine import go_on_with, using_threads
+from reglaj.training.guards import GradientWatch, NonFiniteError, refuse_non_finite
 from reglaj.training.learner import Learner
-from reglaj.training.loop import run, training_steps
+from reglaj.training.loop import Callback, run, training_steps
+from reglaj.training.memory import nothing_smaller, smaller_budget
 from reglaj.training.optimizer import build_optimizer
-from reglaj.training.step import Step
+from reglaj.training.parallel import check_batch_size
+from reglaj.training.saving import (
+    CheckpointWriter,
+    Saving,
+    copied,
+    optimizer_tensors,
+    random_state,
+    restore_optimizer,
+    set_random_state,
+)
+from reglaj.training.step import Step, StepResult
 
 B = TypeVar("B")
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +59,21 @@ class Supervision(Generic[B]):
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """How a training went. stopped: `early`, `max_steps` or `epochs`. seconds leave out the evaluations."""
+    """How a training went, over all the processes and starts that it took.
+
+    stopped: `early`, `max_steps` or `epochs`. seconds leave out evaluations and checkpoints, which have their own.
+    resumed_at: the steps behind which it went on. skipped: steps that were left out, for something was not finite.
+    """
 
     steps: int
     best_step: int
     stopped: str
     seconds: float
     evaluation_seconds: float
+    checkpoint_seconds: float
     tokens: int
+    skipped: int
+    resumed_at: list[int]
     metrics: list[dict[str, Any]]
 
 
@@ -79,46 +105,257 @@ def build_step(learner: Learner, supervision: Supervision[B], config: TrainConfi
 
 
 def fit(
-    learner: Learner, supervision: Supervision[B], config: TrainConfig, metrics_path: Path, console: Console = SILENT
+    learner: Learner,
+    supervision: Supervision[B],
+    config: TrainConfig,
+    folder: Path,
+    console: Console = SILENT,
+    *,
+    identity: str = "",
 ) -> Fitted:
-    """Train; afterwards the learner holds the best weights (the last, without early stopping)."""
-    plan = plan_for(config, supervision.rows)
-    step = build_step(learner, supervision, config)
-    log = MetricsLog(metrics_path)
-    validation = Validation(
-        learner,
-        supervision.measure,
-        every=config.evaluate_every or plan.steps_per_epoch,
-        total_steps=plan.total_steps,
-        stopping=config.early_stopping,
-        log=log,
-    )
+    """Train, or go on from the newest checkpoint in the run's folder.
 
-    def load(rows: Sequence[int]) -> list[B]:
-        engine = learner.engine
-        groups = micro_batches(rows, plan.lengths, engine.micro_batch_tokens, is_padded=engine.is_padded)
-        return [supervision.load(group) for group in groups]
+    Afterwards the learner holds the best weights (the last, without early stopping). identity: of the run; a checkpoint
+    of another one is refused. Raises `Stopped`, with everything saved, where a signal asked for it after some step.
+    """
+    assert config.batch_size
+    check_batch_size(config.batch_size, learner.ranks)
+    echo_s = ECHO_S if learner.ranks.size > 1 else 0.0
+    with stopping_gently(console.warn, echo_s=echo_s) as request:
+        return _Fit(learner, supervision, config, folder, identity, request, console).run()
 
-    started = time.perf_counter()
-    learner.train()
-    try:
-        with console.progress("training", plan.total_steps, "steps") as advance:
-            last = run(training_steps(step, plan, load, config), [log, validation, ProgressBar(advance)])
-    finally:
-        log.close()
-    seconds = time.perf_counter() - started - validation.seconds
-    validation.restore_best()
-    learner.train(False)
-    steps = last.step if last else 0
-    return Fitted(
-        steps=steps,
-        best_step=validation.best_step,
-        stopped=_how_it_ended(validation.stopped_early, config, plan),
-        seconds=seconds,
-        evaluation_seconds=validation.seconds,
-        tokens=sum(line["tokens"] for line in log.lines if line["event"] == "step"),
-        metrics=log.lines,
-    )
+
+class _Fit(Generic[B]):
+    """One call of `fit`: what its parts share."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        supervision: Supervision[B],
+        config: TrainConfig,
+        folder: Path,
+        identity: str,
+        request: StopRequest,
+        console: Console,
+    ) -> None:
+        self.learner, self.supervision, self.config, self.console = learner, supervision, config, console
+        self.ranks, self.request = learner.ranks, request
+        self.plan = plan_for(config, supervision.rows)
+        self.step = build_step(learner, supervision, config)
+        self.step.ranks = self.ranks
+        names = {id(parameter): name for name, parameter in learner.named_parameters().items()}
+        self.names = {id(p): names[id(p)] for p in self.step.parameters}
+        self.metrics_path = folder / METRICS if self.ranks.is_first else None
+        self.writer = CheckpointWriter(folder / FOLDER, identity, config.keep)
+        self.saving = Saving(
+            self.writer,
+            self._snapshot,
+            every=config.checkpoint_every,
+            minutes=config.checkpoint_minutes,
+            request=request,
+            ranks=self.ranks,
+        )
+        self.seconds = self.checkpoint_seconds = 0.0
+        self.skipped = 0
+        self.resumed_at: list[int] = []
+
+    def run(self) -> Fitted:
+        """Find, restore, train, save, restore the best."""
+        found = self._find()
+        if found:
+            self._adopt_engine(found)
+        with using_threads(self.learner.engine.threads):
+            self.log = MetricsLog(self.metrics_path, found.metrics if found else ())
+            self.validation = self._validation()
+            self._begin(found)
+            steps = self._train(found.step if found else 0)
+        self.validation.restore_best()
+        self.learner.train(False)
+        return Fitted(
+            steps=steps,
+            best_step=self.validation.best_step,
+            stopped=_how_it_ended(self.validation.stopped_early, self.config, self.plan),
+            seconds=self.seconds,
+            evaluation_seconds=self.validation.seconds,
+            checkpoint_seconds=self.checkpoint_seconds + self.saving.seconds,
+            tokens=sum(line["tokens"] for line in self.log.lines if line["event"] == "step"),
+            skipped=self.skipped,
+            resumed_at=self.resumed_at,
+            metrics=self.log.lines,
+        )
+
+    def _validation(self) -> Validation:
+        return Validation(
+            self.learner,
+            self.supervision.measure,
+            every=self.config.evaluate_every or self.plan.steps_per_epoch,
+            total_steps=self.plan.total_steps,
+            stopping=self.config.early_stopping,
+            log=self.log,
+        )
+
+    def _train(self, start: int) -> int:
+        """The steps behind `start`; returns the last one, with its checkpoint on disk."""
+        self.learner.train()
+        self.step.watch = GradientWatch([self.names[id(p)] for p in self.step.parameters], has_begun=start > 0)
+        self._before, self._started = self.seconds, time.perf_counter()
+        self._elsewhere = self.validation.seconds
+        reached = start
+        try:
+            with self.console.progress("training", self.plan.total_steps, "steps", done=start) as advance:
+                callbacks: list[Callback] = [self.log, self.validation, self.saving, ProgressBar(advance)]
+                if not self.validation.stopped_early:
+                    steps = training_steps(self._take, self.step.optimizer, self.plan, self.config, after=start)
+                    last = run(steps, callbacks)
+                    reached = last.step if last else start
+            self._count_seconds()
+            self.saving.finish(reached)
+        except (KeyboardInterrupt, Stopped):
+            raise  # at once: what is just being written stays a temporary folder, which the next start removes
+        except BaseException:
+            self.writer.settle()
+            raise
+        finally:
+            self.log.close()
+        self._stop_where_asked(reached)
+        return reached
+
+    def _take(self, number: int, rows: Sequence[int]) -> StepResult:
+        """One step on this process's share of the rows, in micro-batches that fit into memory."""
+        lengths = self.plan.lengths
+        # Long and short rows in turn, so that processes have about the same work.
+        mine = self.ranks.share(sorted(rows, key=lambda row: (-int(lengths[row]), row)))
+        groups = self._groups(mine)
+
+        def again() -> list[B]:
+            nonlocal groups
+            engine = self.learner.engine
+            budget = smaller_budget(groups, lengths.tolist(), is_padded=engine.is_padded)
+            if budget is None:
+                raise nothing_smaller(int(lengths[mine].max()), where=f"step {number}")
+            halved = (*engine.halved_at, number)
+            self.learner.engine = replace(engine, micro_batch_tokens=budget, halved_at=halved)
+            self.console.warn(f"out of memory at step {number}: micro-batches of {budget:,} tokens from here on")
+            groups = self._groups(mine)
+            return [self.supervision.load(group) for group in groups]
+
+        try:
+            return self.step(number, [self.supervision.load(group) for group in groups], again)
+        except NonFiniteError as error:
+            return self._skip(error)
+
+    def _groups(self, rows: list[int]) -> list[list[int]]:
+        engine = self.learner.engine
+        return micro_batches(rows, self.plan.lengths, engine.micro_batch_tokens, is_padded=engine.is_padded)
+
+    def _skip(self, error: NonFiniteError) -> StepResult:
+        """Leave a step out, where the recipe allows it. Broken weights make every later step as bad."""
+        (problem,) = error.problems
+        if self.config.on_nonfinite == "stop" or error.is_in_weights:
+            raise error
+        if self.skipped >= self.config.max_skipped_steps:
+            why = f"{problem.why}; {self.skipped} steps were left out before, as many as train.max_skipped_steps allows"
+            raise NonFiniteError(Problem(**vars(problem) | {"why": why}))
+        self.skipped += 1
+        self.console.warn(f"{problem.where} is left out: {problem.given}; {problem.why}")
+        return StepResult(loss=0.0, grad_norm=0.0, skipped=f"{problem.given}; {problem.why}")
+
+    def _find(self) -> Checkpoint | None:
+        """The newest checkpoint, the same in every process."""
+        folder = self.writer.folder
+
+        def read() -> Checkpoint | None:
+            if not self.ranks.is_first:
+                return None
+            if folder.is_dir():
+                sweep(folder)
+            return newest_checkpoint(folder, self.writer.identity, self.console)
+
+        found = self.ranks.together(read)
+        if not self.ranks.is_shared:
+            return found
+        facts = found and {"step": found.step, "state": found.state, "metrics": found.metrics, "best": bool(found.best)}
+        facts = self.ranks.from_first(facts)
+        if facts is None:
+            return None
+        weights, optimizer = self.learner.trained(), optimizer_tensors(self.step, self.names)
+        if found is None:
+            best = copied(weights) if facts["best"] else None
+            found = Checkpoint(**facts | {"weights": copied(weights), "optimizer": copied(optimizer), "best": best})
+        for tensors in (found.weights, found.optimizer, found.best or {}):
+            self.ranks.share_tensors(tensors)
+        return found
+
+    def _adopt_engine(self, found: Checkpoint) -> None:
+        self.learner.engine, remarks = go_on_with(self.learner.engine, found.state["engine"])
+        self.step.autocast = self.learner.engine.autocast()
+        for remark in remarks:
+            self.console.warn(remark)
+
+    def _begin(self, found: Checkpoint | None) -> None:
+        """Weights, optimizer, counters and chance as they were behind the checkpoint's step, or as at the start."""
+        seed, rank = self.config.seed, self.ranks.rank
+        if found is None:
+            if rank:
+                seed_everything(derive_seed(seed, "dropout", rank))
+            return
+        self.learner.restore(found.weights)
+        restore_optimizer(self.step, self.names, found.optimizer)
+        state = found.state
+        best = found.weights if found.best is None else found.best
+        self.validation.restore(state["validation"], {name: tensor.clone() for name, tensor in best.items()})
+        self.seconds, self.checkpoint_seconds = state["seconds"], state["checkpoint_seconds"]
+        self.skipped, self.resumed_at = state["skipped"], [*state["resumed_at"], found.step]
+        self.writer.newest = found.step
+        if rank < len(state["random"]):
+            set_random_state(state["random"][rank], self.learner.engine.device)
+        else:
+            seed_everything(derive_seed(seed, "dropout", rank, found.step))
+        self.console.say(f"  goes on behind step {found.step:,} of {self.plan.total_steps:,}")
+
+    def _snapshot(self, step: int) -> Checkpoint | None:
+        """Everything that decides the future, in memory of its own; None in all processes but the first."""
+        trained, optimizer = self.learner.trained(), optimizer_tensors(self.step, self.names)
+        refuse_non_finite(trained, step)
+        refuse_non_finite(optimizer, step)
+        chance = self.ranks.gather(random_state(self.learner.engine.device))
+        if not self.ranks.is_first:
+            return None
+        self._count_seconds()
+        best = self.validation.best_weights
+        state = {
+            "engine": self.learner.engine.facts(),
+            "validation": self.validation.state(),
+            "seconds": self.seconds,
+            "checkpoint_seconds": self.checkpoint_seconds + self.saving.seconds,
+            "skipped": self.skipped,
+            "resumed_at": self.resumed_at,
+            "random": chance,
+            "torch": torch.__version__,
+        }
+        return Checkpoint(
+            step=step,
+            state=state,
+            weights=copied(trained),
+            optimizer=copied(optimizer),
+            # Nobody changes the best weights any more, so they need no copy where they already lie on the processor.
+            best=None
+            if best is None or self.validation.best_step == step
+            else {name: tensor.cpu().contiguous() for name, tensor in best.items()},
+            metrics=list(self.log.lines),
+        )
+
+    def _count_seconds(self) -> None:
+        """Seconds of training so far, without evaluations and checkpoints."""
+        elsewhere = self.validation.seconds - self._elsewhere + self.saving.seconds
+        self.seconds = self._before + time.perf_counter() - self._started - elsewhere
+
+    def _stop_where_asked(self, step: int) -> None:
+        number = self.request.number
+        if number is None:
+            return
+        stopped = Stopped(number, f"saved after step {step:,} of {self.plan.total_steps:,}; the same command goes on")
+        raise stopped if self.ranks.is_first else SaidElsewhere(stopped.exit_code)
 
 
 def _how_it_ended(stopped_early: bool, config: TrainConfig, plan: BatchPlan) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reglaj.core.console import SILENT, Console
+from reglaj.core.console import SILENT, Advance, Console
 from reglaj.data.batching import micro_batches
 from reglaj.models.causal import ATTENTION_NAME
 from reglaj.models.encoding import TokenRows
@@ -20,6 +21,8 @@ from reglaj.models.heads import ScoreHead, pool
 from reglaj.models.packing import TokenBatch, hidden_states
 from reglaj.models.vocabulary import VocabularyHead
 from reglaj.training.engine import EVALUATION_FACTOR, Engine
+from reglaj.training.memory import is_out_of_memory, nothing_smaller, release_memory
+from reglaj.training.parallel import ALONE, Ranks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +44,8 @@ class Learner:
         self.facts = facts
         self.engine = engine
         self.trunk_is_frozen = not handle.parameters()
+        self.ranks: Ranks = ALONE
+        """The processes that share the passes without gradients; set once the training's processes have joined."""
         self._is_checkpointed = False
         self._attention: str = self.backbone.config._attn_implementation
 
@@ -75,10 +80,14 @@ class Learner:
         head = list(self.head.named_parameters())
         return [*groups, (head, head_rate)] if head else groups
 
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Every parameter that learns by name, the head's under `head.`."""
+        parameters = {key: p for group in self.handle.parameters().values() for key, p in group}
+        return parameters | {f"head.{key}": p for key, p in self.head.named_parameters()}
+
     def trained(self) -> dict[str, Tensor]:
-        """Every trained tensor by name, the head's under `head.`; detached, on their device."""
-        tensors = {key: p.detach() for group in self.handle.parameters().values() for key, p in group}
-        return tensors | {f"head.{key}": p.detach() for key, p in self.head.named_parameters()}
+        """Every trained tensor by name; detached, on their device."""
+        return {key: p.detach() for key, p in self.named_parameters().items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `trained` gave."""
@@ -126,19 +135,46 @@ class Learner:
         budget = self.engine.micro_batch_tokens * EVALUATION_FACTOR
         return micro_batches(range(len(lengths)), lengths, budget, is_padded=self.engine.is_padded)
 
+    def each_group(self, lengths: NDArray[np.int64], work: Callable[[list[int]], None], advance: Advance) -> None:
+        """`work` on this process's share of the groups. One that does not fit into memory is cut in two.
+
+        A row is in exactly one group of one process.
+        """
+        waiting = deque(self.ranks.share(self.groups(lengths)))
+        others = self.ranks.size if self.ranks.is_shared else 1  # meanwhile they do about as much
+        while waiting:
+            group = waiting.popleft()
+            try:
+                work(group)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                advance(len(group) * others)
+                continue
+            if len(group) == 1:
+                raise nothing_smaller(int(lengths[group[0]]), where="evaluation")
+            release_memory()
+            half = len(group) // 2
+            waiting.extendleft((group[half:], group[:half]))
+
     def _map(
         self, rows: TokenRows, function: Callable[[TokenBatch], Tensor], console: Console, description: str
     ) -> NDArray[np.float32]:
-        results: list[NDArray[np.float32]] = []
-        groups = self.groups(rows.lengths)
+        ordered = np.zeros((0, 0), dtype=np.float32)
+
+        def work(group: list[int]) -> None:
+            nonlocal ordered
+            tokens = TokenBatch.of([rows[row] for row in group], self.engine.device)
+            results = function(tokens).float().cpu().numpy()
+            if not len(ordered):
+                ordered = np.zeros((len(rows), results.shape[1]), dtype=np.float32)
+            ordered[group] = results
+
         with self.evaluating(), console.progress(description, len(rows)) as advance:
-            for group in groups:
-                tokens = TokenBatch.of([rows[row] for row in group], self.engine.device)
-                results.append(function(tokens).float().cpu().numpy())
-                advance(len(group))
-        ordered = np.empty((len(rows), results[0].shape[1]), dtype=np.float32)
-        ordered[np.concatenate([np.asarray(group) for group in groups])] = np.concatenate(results)
-        return ordered
+            self.each_group(rows.lengths, work, advance)
+        width = int(self.ranks.most([ordered.shape[1]])[0])  # a process may have had nothing to do
+        return self.ranks.sum_array(ordered if len(ordered) else np.zeros((len(rows), width), dtype=np.float32))
 
     def save(self, folder: Path) -> None:
         """What was learnt: the method's files and the head, directly in `folder`."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
+
+import torch
 
 from reglaj.data.batching import BatchPlan
 from reglaj.training.config import TrainConfig
 from reglaj.training.optimizer import schedule_factor, set_learning_rate
-from reglaj.training.step import FinishedStep, Step
-
-B = TypeVar("B")
+from reglaj.training.step import FinishedStep, StepResult
 
 
 class Callback(Protocol):
@@ -20,30 +20,31 @@ class Callback(Protocol):
 
 
 def training_steps(
-    step: Step[B], plan: BatchPlan, load: Callable[[Sequence[int]], list[B]], config: TrainConfig
+    take: Callable[[int, Sequence[int]], StepResult],
+    optimizer: torch.optim.Optimizer,
+    plan: BatchPlan,
+    config: TrainConfig,
+    *,
+    after: int = 0,
 ) -> Iterator[FinishedStep]:
-    """Every step of the plan, in its order.
+    """Every step of the plan behind step `after`, in its order.
 
-    load: row numbers of one step to its micro-batches.
+    take: number and row numbers of one step to what came of it.
     """
-    number = 0
-    for epoch in range(plan.epochs):
-        for rows in plan.steps(epoch):
-            number += 1
-            if number > plan.total_steps:
-                return
-            factor = schedule_factor(number, plan.total_steps, config)
-            set_learning_rate(step.optimizer, factor)
-            result = step(number, load(rows))
-            yield FinishedStep(
-                step=number,
-                epoch=number / plan.steps_per_epoch,
-                loss=result.loss,
-                grad_norm=result.grad_norm,
-                learning_rate=step.optimizer.param_groups[0]["lr"],
-                examples=len(rows),
-                tokens=plan.tokens(rows),
-            )
+    for number in range(after + 1, plan.total_steps + 1):
+        rows = plan.rows(number)
+        set_learning_rate(optimizer, schedule_factor(number, plan.total_steps, config))
+        result = take(number, rows)
+        yield FinishedStep(
+            step=number,
+            epoch=number / plan.steps_per_epoch,
+            loss=result.loss,
+            grad_norm=result.grad_norm,
+            learning_rate=optimizer.param_groups[0]["lr"],
+            examples=len(rows),
+            tokens=plan.tokens(rows),
+            skipped=result.skipped,
+        )
 
 
 def run(steps: Iterable[FinishedStep], callbacks: Sequence[Callback]) -> FinishedStep | None:

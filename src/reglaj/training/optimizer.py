@@ -34,7 +34,17 @@ def build_optimizer(
                 settings.append(
                     {"params": parameters, "lr": learning_rate, "weight_decay": decay, "peak": learning_rate}
                 )
-    return torch.optim.AdamW(settings, betas=BETAS, eps=EPSILON, fused=True)
+    optimizer = torch.optim.AdamW(settings, betas=BETAS, eps=EPSILON, fused=True)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            # torch does the same in the first step. Done here, a step allocates nothing while it moves parameters, so
+            # that it cannot fail half way, and a checkpoint finds everything to be restored in its place.
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            }
+    return optimizer
 
 
 def schedule_factor(step: int, total: int, config: TrainConfig) -> float:

@@ -1,28 +1,36 @@
-"""One optimizer step: sum over micro-batches, count, divide once, guard, clip, move.
+"""One optimizer step: sum over micro-batches and processes, count, divide once, guard, clip, move.
 
-Promise 4: loss and gradients do not depend on how a step is cut into micro-batches, for every term is divided
-by its count over the whole step. Promise 6: nothing non-finite is ever applied.
+Promise 4: loss and gradients do not depend on how a step is cut into micro-batches or shared out to processes, for
+every term is divided by its count over the whole step. Promise 6: nothing non-finite is ever applied.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from reglaj.core.errors import GateRefused, Problem, listing
+from reglaj.core.errors import Problem, listing
 from reglaj.objectives.base import Objective
+from reglaj.training.guards import GradientWatch, NonFiniteError, non_finite_names
+from reglaj.training.memory import is_out_of_memory, release_memory
+from reglaj.training.parallel import ALONE, Ranks
+
+__all__ = ["FinishedStep", "NonFiniteError", "Step", "StepResult"]
 
 B = TypeVar("B")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedStep:
-    """What one optimizer step did. step counts from 1; loss in nats; grad_norm before clipping."""
+    """What one optimizer step did. step counts from 1; loss in nats; grad_norm before clipping.
+
+    skipped: why nothing was applied; then loss and grad_norm are 0 and mean nothing. Empty for a step that moved.
+    """
 
     step: int
     epoch: float
@@ -31,18 +39,16 @@ class FinishedStep:
     learning_rate: float
     examples: int
     tokens: int
-
-
-class NonFiniteError(GateRefused):
-    """A loss or gradient is NaN or infinite; nothing of the step was applied."""
+    skipped: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """Loss in nats, and the gradient's norm before clipping."""
+    """Loss in nats, and the gradient's norm before clipping. skipped: as in `FinishedStep`."""
 
     loss: float
     grad_norm: float
+    skipped: str = ""
 
 
 class Step(Generic[B]):
@@ -50,6 +56,7 @@ class Step(Generic[B]):
 
     forward: micro-batch to outputs, with gradient. row_places: where a micro-batch's rows stand, for messages.
     cut_rows: splits a micro-batch into single rows; used only to find the row behind a non-finite loss.
+    ranks: the processes among which each step's rows were shared out. watch: looks at the gradients of the first steps.
     """
 
     def __init__(
@@ -71,16 +78,30 @@ class Step(Generic[B]):
         self.row_places = row_places
         self.cut_rows = cut_rows
         self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
+        self.ranks: Ranks = ALONE
+        self.watch: GradientWatch | None = None
 
-    def __call__(self, number: int, micro_batches: Sequence[B]) -> StepResult:
-        """Apply one step. Raises `NonFiniteError`, before anything moved, naming step and rows."""
-        loss = self.accumulate(micro_batches)
-        norm = self._gradient_norm()
-        # One synchronisation a step on an accelerator, for both figures at once.
-        loss_value, norm_value = torch.stack((loss, norm)).tolist()
+    def __call__(
+        self, number: int, micro_batches: Sequence[B], again: Callable[[], Sequence[B]] | None = None
+    ) -> StepResult:
+        """Apply one step. Raises `NonFiniteError`, before anything moved, naming step and rows.
+
+        again: the same rows in smaller micro-batches, for when memory does not suffice; raises where there are none.
+        """
+        totals = self._totals(micro_batches)
+        loss, micro_batches = self._within_memory(micro_batches, totals, again)
+        has_gradient = self._has_gradient()
+        self.ranks.sum_gradients(self.parameters)
+        norms = self._gradient_norms()
+        # One synchronisation a step on an accelerator, for all figures at once.
+        loss_value, norm_value, *each = torch.cat((loss[None], torch.linalg.vector_norm(norms)[None], norms)).tolist()
+        (loss_value,) = self.ranks.sum_values([loss_value])
         if not (_is_finite(loss_value) and _is_finite(norm_value)):
             self.optimizer.zero_grad(set_to_none=True)
             raise self._non_finite(number, loss_value, micro_batches)
+        if has_gradient is not None and self.watch is not None:
+            found = iter(each)
+            self.watch.look(number, has_gradient, [next(found) if has else 0.0 for has in has_gradient])
         if self.max_grad_norm is not None and norm_value > self.max_grad_norm:
             torch._foreach_mul_(
                 [p.grad for p in self.parameters if p.grad is not None], self.max_grad_norm / norm_value
@@ -89,13 +110,13 @@ class Step(Generic[B]):
         self.optimizer.zero_grad(set_to_none=True)
         return StepResult(loss=loss_value, grad_norm=norm_value)
 
-    def accumulate(self, micro_batches: Sequence[B]) -> Tensor:
-        """Leave the gradient of the whole step's loss in the parameters; returns that loss, a scalar."""
-        totals: dict[str, float] = {}
-        for batch in micro_batches:
-            for name, count in self.objective.counts(batch).items():
-                totals[name] = totals.get(name, 0.0) + count
-        losses = []
+    def accumulate(self, micro_batches: Sequence[B], totals: Mapping[str, float] | None = None) -> Tensor:
+        """Leave this process's part of the gradient of the whole step's loss in the parameters.
+
+        totals: what each term is divided by, over the whole step. Returns this process's part of the loss, a scalar.
+        """
+        totals = self._totals(micro_batches) if totals is None else totals
+        losses = [torch.zeros((), device=self.parameters[0].device)]
         for batch in micro_batches:
             with self.autocast:
                 outputs = self.forward(batch)
@@ -105,16 +126,55 @@ class Step(Generic[B]):
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
-    def _gradient_norm(self) -> Tensor:
+    def _totals(self, micro_batches: Sequence[B]) -> dict[str, float]:
+        """Counts of every term over all micro-batches of all processes."""
+        totals = dict.fromkeys(self.objective.names, 0.0)
+        for batch in micro_batches:
+            for name, count in self.objective.counts(batch).items():
+                totals[name] += count
+        return dict(zip(totals, self.ranks.sum_values(list(totals.values())), strict=True))
+
+    def _within_memory(
+        self, micro_batches: Sequence[B], totals: Mapping[str, float], again: Callable[[], Sequence[B]] | None
+    ) -> tuple[Tensor, Sequence[B]]:
+        """Accumulate, in smaller micro-batches where an allocation fails; the draws of dropout begin anew."""
+        device = self.parameters[0].device
+        chance = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        while True:
+            try:
+                return self.accumulate(micro_batches, totals), micro_batches
+            except (RuntimeError, MemoryError) as error:
+                if again is None or not is_out_of_memory(error):
+                    raise
+            # Outside of the handler: the error holds the frames of the failed pass, and with them its tensors.
+            self.optimizer.zero_grad(set_to_none=True)
+            micro_batches = ()
+            release_memory()
+            torch.set_rng_state(chance[0])
+            if chance[1] is not None:
+                torch.cuda.set_rng_state(chance[1], device)
+            micro_batches = again()
+
+    def _has_gradient(self) -> list[bool] | None:
+        """Of each parameter, in any process; None when nobody wants to know."""
+        if self.watch is None or not self.watch.is_watching:
+            return None
+        return [bool(has) for has in self.ranks.most([float(p.grad is not None) for p in self.parameters])]
+
+    def _gradient_norms(self) -> Tensor:
+        """(P,) norm of each gradient that there is."""
         gradients = []
         for parameter in self.parameters:
             if parameter.grad is not None:
                 # The fused CPU AdamW of torch 2.13 scrambles the update of a gradient that is not contiguous.
                 parameter.grad = parameter.grad.contiguous()
                 gradients.append(parameter.grad)
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if not gradients:
+            return torch.zeros(0, device=self.parameters[0].device)
+        return torch.stack(torch._foreach_norm(gradients))
 
     def _non_finite(self, number: int, loss: float, micro_batches: Sequence[B]) -> NonFiniteError:
+        broken = non_finite_names({str(place): parameter.detach() for place, parameter in enumerate(self.parameters)})
         rows = [row for batch in micro_batches for row in self.cut_rows(batch)]
         guilty = []
         with torch.no_grad(), self.autocast:
@@ -122,22 +182,28 @@ class Step(Generic[B]):
                 terms = self.objective.terms(self.forward(row), row)
                 if not all(bool(term.sum.isfinite()) for term in terms.values()):
                     guilty.append(row)
-        named = guilty or rows
-        names = [name for row in named for name in self.row_places(row)]
+        everywhere = self.ranks.gather([self._places(guilty), self._places(rows)])
+        named, every = ([name for one in everywhere for name in one[which]] for which in (0, 1))
         what = "the loss" if not _is_finite(loss) else "the gradient"
-        return NonFiniteError(
+        error = NonFiniteError(
             Problem(
                 where=f"step {number}",
                 given=f"{what} is not finite ({loss})",
                 allowed="finite losses and gradients",
                 why=(
-                    f"it comes from the rows {listing(names, 8)}"
-                    if guilty
-                    else f"no single row of the step shows it alone; its rows are {listing(names, 8)}"
-                ),
+                    f"it comes from the rows {listing(named, 8)}"
+                    if named
+                    else f"no single row of the step shows it alone; its rows are {listing(every, 8)}"
+                )
+                + (f"; {len(broken)} trained tensors are not finite themselves" if broken else ""),
                 remedy="look at those rows, lower train.learning_rate, or check the base; the step was not applied",
             )
         )
+        error.is_in_weights = bool(broken)
+        return error
+
+    def _places(self, rows: Sequence[B]) -> list[str]:
+        return [name for row in rows for name in self.row_places(row)]
 
 
 def _is_finite(value: float) -> bool:

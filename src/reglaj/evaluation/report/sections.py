@@ -183,6 +183,7 @@ def cost(document: Document) -> Block | None:
     if not values:
         return None
     writers = {"seconds": duration, "bytes": size, "parameters": count, "second": lambda v: f"{v:,.0f}"}
+    writers["share"] = percent
     rows = [
         [_measure(key), exact(value, writers.get(key.rsplit("_", 1)[-1], lambda v: f"{v:,}")(value))]
         for key, value in values.items()

@@ -1,0 +1,190 @@
+"""When a checkpoint is due, what is in it, and the second thread that writes it while the training goes on."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reglaj.core.signals import StopRequest
+from reglaj.training.checkpoints import Checkpoint, prune, write_checkpoint
+from reglaj.training.parallel import Ranks
+from reglaj.training.step import FinishedStep, Step
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class CheckpointWriter:
+    """Writes one checkpoint at a time. What goes wrong in its thread is raised by the next call.
+
+    written: how many are on disk. newest: the step of the last one, found or written.
+    """
+
+    def __init__(self, folder: Path, identity: str, keep: int) -> None:
+        self.folder = folder
+        self.identity = identity
+        self.keep = keep
+        self.written = 0
+        self.newest = 0
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def submit(self, checkpoint: Checkpoint) -> None:
+        """Write it while the caller goes on; waits for the one before."""
+        self.wait()
+        # A daemon: a process that is told to stop at once leaves a temporary folder, which the next start removes.
+        self._thread = threading.Thread(target=self._write, args=(checkpoint,), daemon=True, name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until everything submitted is on disk. Raises `EnvironmentFault` where it could not be written."""
+        self.settle()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def settle(self) -> None:
+        """Until nothing is being written any more, whatever came of it."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        try:
+            write_checkpoint(self.folder, checkpoint, self.identity)
+            prune(self.folder, self.keep)
+            self.written += 1
+            self.newest = checkpoint.step
+        except BaseException as error:
+            self._error = error
+
+
+class Saving:
+    """Hangs on the loop: saves when it is time, and ends the loop where a signal has asked for it.
+
+    snapshot: the training after a step, in tensors that stay as they are; None in processes that do not write.
+    every: steps between checkpoints; minutes: the longest time between them. Both may be None. seconds: what the
+    training has waited for all of it.
+    """
+
+    def __init__(
+        self,
+        writer: CheckpointWriter,
+        snapshot: Callable[[int], Checkpoint | None],
+        *,
+        every: int | None,
+        minutes: float | None,
+        request: StopRequest,
+        ranks: Ranks,
+    ) -> None:
+        self.writer = writer
+        self.snapshot = snapshot
+        self.every = every
+        self.minutes = minutes
+        self.request = request
+        self.ranks = ranks
+        self.seconds = 0.0
+        self._since = time.monotonic()
+
+    def after_step(self, finished: FinishedStep) -> bool:
+        is_due = self._is_due(finished.step)
+        asked = self.request.number
+        # All processes stop and save after the same step, whichever of them the signal or the clock has reached.
+        stop, due = self.ranks.most([float(asked or 0), float(is_due)])
+        if stop and asked is None:
+            self.request.number = _signal(int(stop))
+        if due and not stop:
+            self.save(finished.step)
+        return bool(stop)
+
+    def save(self, step: int) -> None:
+        """Begin a checkpoint of this step, unless it is there already."""
+        if step == self.writer.newest:
+            return
+        started = time.perf_counter()
+        checkpoint = self.snapshot(step)
+        if checkpoint is not None:
+            self.writer.submit(checkpoint)
+        self._since = time.monotonic()
+        self.seconds += time.perf_counter() - started
+
+    def finish(self, step: int) -> None:
+        """A checkpoint of this step, on disk when this returns."""
+        self.save(step)
+        started = time.perf_counter()
+        self.writer.wait()
+        self.seconds += time.perf_counter() - started
+
+    def _is_due(self, step: int) -> bool:
+        if self.every is not None and step % self.every == 0:
+            return True
+        # Never less than nothing: a monotonic clock does not care what the wall's one is set to.
+        return self.minutes is not None and time.monotonic() - self._since >= self.minutes * 60
+
+
+def _signal(number: int) -> Any:
+    import signal
+
+    return signal.Signals(number)
+
+
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they are now, in memory of their own on the processor."""
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
+def optimizer_tensors(step: Step[Any], names: Mapping[int, str]) -> dict[str, Tensor]:
+    """The optimizer's moments by parameter, and how often each was moved, in the order of the sorted names.
+
+    names: id of a parameter to its name.
+    """
+    named = {names[id(p)]: step.optimizer.state[p] for p in step.parameters}
+    tensors = {f"{name}.{moment}": state[moment] for name, state in named.items() for moment in _MOMENTS}
+    return tensors | {"steps": torch.stack([named[name]["step"].detach().cpu() for name in sorted(named)])}
+
+
+def restore_optimizer(step: Step[Any], names: Mapping[int, str], tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave."""
+    named = {names[id(p)]: step.optimizer.state[p] for p in step.parameters}
+    for number, name in enumerate(sorted(named)):
+        state = named[name]
+        state["step"].fill_(float(tensors["steps"][number]))
+        for moment in _MOMENTS:
+            state[moment].copy_(tensors[f"{name}.{moment}"])
+
+
+def random_state(device: str) -> dict[str, Any]:
+    """Everything that chance hangs on in this process, as JSON values."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    state: dict[str, Any] = {
+        "python": [version, list(numbers), gauss],
+        "numpy": [str(kind), np.asarray(keys).tolist(), position, has_gauss, cached],
+        "torch": torch.get_rng_state().numpy().tobytes().hex(),
+    }
+    return state | ({"cuda": torch.cuda.get_rng_state().numpy().tobytes().hex()} if device == "cuda" else {})
+
+
+def set_random_state(state: Mapping[str, Any], device: str) -> None:
+    """Take up what `random_state` gave."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(_bytes(state["torch"]))
+    if device == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(_bytes(state["cuda"]))
+
+
+def _bytes(text: str) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
