@@ -87,4 +87,4 @@ def test_runs_are_listed_oldest_first(tmp_path):
         begin_run(tmp_path, "tiny", identity)
     listed = describe_runs(tmp_path)
     assert [run["name"] for run in listed] == ["tiny-001", "tiny-002"]
-    assert {run["status"] for run in listed} == {"running"}
+    assert {run["status"] for run in listed} == {"interrupted"}, "nobody holds their locks"

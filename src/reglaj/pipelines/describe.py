@@ -1,20 +1,18 @@
-"""What the command line can tell without working: methods, the schema of a recipe, the runs."""
+"""What the command line can tell without working: methods, the schema of a recipe, the runs.
+
+Runs are listed often, and by programs: what the others need is imported where they need it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic.json_schema import models_json_schema
-
-from reglaj.core.config import Config
 from reglaj.core.console import SILENT, Console
-from reglaj.core.run_listing import list_runs
-from reglaj.data.config import DataConfig
-from reglaj.evaluation.config import EvaluateConfig
-from reglaj.methods import METHODS
-from reglaj.tasks import TASKS
-from reglaj.training.config import TrainConfig
+from reglaj.core.run_listing import DATA, data_folders, list_runs, size_of
+
+if TYPE_CHECKING:
+    from reglaj.core.config import Config
 
 _REF = "#/$defs/{model}"
 
@@ -25,6 +23,8 @@ def describe_methods(model: str | None = None, *, console: Console = SILENT) -> 
     model: a starter, a folder or a hub id. `trainable_parameters` are those of the model or the method, without
     the new head; `share` is of the model's own parameters. `problem` says why a method cannot do this model.
     """
+    from reglaj.methods import METHODS
+
     facts = None
     if model is not None:
         from reglaj.models.inspect import inspect_model
@@ -46,7 +46,7 @@ def describe_methods(model: str | None = None, *, console: Console = SILENT) -> 
 
 
 def describe_runs(runs: Path) -> list[dict[str, Any]]:
-    """Every run of a folder, oldest first: name, path, status, task, method, headline figures, created."""
+    """Every run of a folder, half ones too, oldest first; the keys are those of `RunSummary`."""
     return [
         {
             "name": run.path.name,
@@ -56,13 +56,33 @@ def describe_runs(runs: Path) -> list[dict[str, Any]]:
             "method": run.method,
             "headline": run.headline,
             "created": run.created,
+            "age_s": run.age_s,
+            "size_bytes": run.size_bytes,
+            "step": run.step,
+            "total_steps": run.total_steps,
+            "process": run.process,
+            "reason": run.reason,
         }
         for run in list_runs(runs)
     ]
 
 
+def describe_data(runs: Path) -> dict[str, Any]:
+    """The data that the runs of a folder share: the folder it lies in, how many sets, and their size in bytes."""
+    folders = data_folders(runs)
+    return {"folder": str(runs / DATA), "sets": len(folders), "size_bytes": sum(size_of(folder) for folder in folders)}
+
+
 def recipe_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a recipe: what editors complete and check against."""
+    from pydantic.json_schema import models_json_schema
+
+    from reglaj.data.config import DataConfig
+    from reglaj.evaluation.config import EvaluateConfig
+    from reglaj.methods import METHODS
+    from reglaj.tasks import TASKS
+    from reglaj.training.config import TrainConfig
+
     methods: dict[str, type[Config]] = {name: METHODS.get(name).config_type for name in METHODS.names()}
     sections: dict[str, type[Config]] = {"data": DataConfig, "train": TrainConfig, "evaluate": EvaluateConfig}
     _, document = models_json_schema(
@@ -99,6 +119,8 @@ def recipe_schema() -> dict[str, Any]:
 def _name_the_plugins(definitions: dict[str, Any], methods: dict[str, type[Config]]) -> None:
     """Put the registered names where the classes only know that it is a text."""
     from reglaj.data.splits import SPLITS
+    from reglaj.methods import METHODS
+    from reglaj.tasks import TASKS
 
     for name, config in methods.items():
         schema = definitions[config.__name__]
