@@ -45,8 +45,8 @@ def test_a_run_that_was_killed_is_interrupted(tmp_path):
     assert only(tmp_path).status == "interrupted"
     (folder / LOCK).write_text(str(os.getpid()))  # alive, but it does not hold the lock: the number was used again
     assert only(tmp_path).status == "interrupted"
-    write_run(tmp_path, "tiny-001", status="interrupted")
-    assert only(tmp_path).status == "interrupted"
+    write_run(tmp_path, "tiny-001", status="interrupted", reason="")
+    assert (only(tmp_path).status, only(tmp_path).reason) == ("interrupted", None)
 
 
 @pytest.mark.parametrize("status", ["running", "failed", "finished"])

@@ -121,7 +121,7 @@ def _folders(runs: Path) -> Iterator[Path]:
 
 def _summary(folder: Path, now: float) -> RunSummary:
     manifest, damage = _read(folder)
-    status, reason, process = manifest.get("status"), _text(manifest, "reason"), holder_of(folder)
+    status, reason, process = manifest.get("status"), _text(manifest, "reason") or None, holder_of(folder)
     if process is not None:
         status, reason = "in use", None
     elif damage:
