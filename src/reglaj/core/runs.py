@@ -6,6 +6,7 @@ A run's identity is the hash of its resolved recipe and its data key; the same i
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import platform
@@ -15,12 +16,14 @@ import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from reglaj.core.errors import environment_fault, listing, nearest, user_error
 from reglaj.core.files import disk_faults, new_folder, sha256_file, write_json
 
 LOCK = ".lock"
+_LOOKING_S = 0.5
+"""How long a lock may be held by somebody who only asks whether it is (see `run_listing`)."""
 Status = Literal["new", "unfinished", "finished"]
 _NUMBERED = re.compile(r"^(?P<name>.+)-(?P<number>\d{3,})$")
 _LIBRARIES = ("reglaj", "torch", "transformers", "peft", "safetensors", "pyarrow", "numpy", "scikit-learn")
@@ -84,16 +87,14 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
     The lock is the operating system's: that of a process that died, however it died, is gone with it.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows: nothing to lock with
+    if importlib.util.find_spec("fcntl") is None:  # Windows: nothing to lock with
         yield
         return
     with disk_faults(folder):
         file = (folder / LOCK).open("a+", encoding="utf-8")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            _take_lock(file, wait=wait)
         except BlockingIOError as error:
             file.seek(0)
             raise environment_fault(
@@ -107,6 +108,21 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
             file.write(str(os.getpid()))
             file.flush()
         yield
+
+
+def _take_lock(file: IO[str], *, wait: bool) -> None:
+    """Raises `BlockingIOError` where another process has had it all the while; one that only looks has it briefly."""
+    import fcntl
+
+    deadline = time.monotonic() + _LOOKING_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_LOOKING_S / 20)
 
 
 def finish_run(folder: Path, facts: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ class Fitted:
     """How a training went, over all the processes and starts that it took.
 
     stopped: `early`, `max_steps` or `epochs`. seconds leave out evaluations and checkpoints, which have their own.
-    resumed_at: the steps behind which it went on. skipped: steps that were left out, for something was not finite.
+    resumed_at: the steps after which it went on. skipped: steps that were left out, for something was not finite.
     """
 
     steps: int
@@ -195,7 +195,7 @@ class _Fit(Generic[B]):
         )
 
     def _train(self, start: int) -> int:
-        """The steps behind `start`; returns the last one, with its checkpoint on disk."""
+        """The steps after `start`; returns the last one, with its checkpoint on disk."""
         self.learner.train()
         self.step.watch = GradientWatch([self.names[id(p)] for p in self.step.parameters], has_begun=start > 0)
         self._before, self._started = self.seconds, time.perf_counter()
@@ -293,7 +293,7 @@ class _Fit(Generic[B]):
             self.console.warn(remark)
 
     def _begin(self, found: Checkpoint | None) -> None:
-        """Weights, optimizer, counters and chance as they were behind the checkpoint's step, or as at the start."""
+        """Weights, optimizer, counters and chance as they were after the checkpoint's step, or as at the start."""
         seed, rank = self.config.seed, self.ranks.rank
         if found is None:
             if rank:
@@ -311,7 +311,7 @@ class _Fit(Generic[B]):
             set_random_state(state["random"][rank], self.learner.engine.device)
         else:
             seed_everything(derive_seed(seed, "dropout", rank, found.step))
-        self.console.say(f"  goes on behind step {found.step:,} of {self.plan.total_steps:,}")
+        self.console.say(f"  goes on after step {found.step:,} of {self.plan.total_steps:,}")
 
     def _snapshot(self, step: int) -> Checkpoint | None:
         """Everything that decides the future, in memory of its own; None in all processes but the first."""

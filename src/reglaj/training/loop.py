@@ -27,7 +27,7 @@ def training_steps(
     *,
     after: int = 0,
 ) -> Iterator[FinishedStep]:
-    """Every step of the plan behind step `after`, in its order.
+    """Every step of the plan that follows step `after`, in its order.
 
     take: number and row numbers of one step to what came of it.
     """
