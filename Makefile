@@ -40,8 +40,10 @@ format: $(STAMP) ## puts the code into its form
 bench: $(STAMP) ## every benchmark, one after the other
 	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file; done
 
-torture: $(STAMP) ## property tests with many more and ever new examples
+torture: $(STAMP) ## property tests with ever new examples; trainings killed and disks filled at random moments
 	@for round in $$(seq $(TORTURE_ROUNDS)); do \
 		seed=$$RANDOM; echo "== round $$round of $(TORTURE_ROUNDS), seed $$seed"; \
 		$(TEST_ENV) $(PY) -m pytest -q -n 2 -m hypothesis --hypothesis-profile=torture --hypothesis-seed=$$seed; \
 	done
+	@echo "== kills"; $(PY) scripts/torture.py kills
+	@echo "== full disks"; $(PY) scripts/torture.py disk --case all
