@@ -125,14 +125,17 @@ def _take_lock(file: IO[str], *, wait: bool) -> None:
             time.sleep(_LOOKING_S / 20)
 
 
-def finish_run(folder: Path, facts: dict[str, Any]) -> None:
-    """Mark a run finished: adds `facts` and the SHA-256 of every file but the manifest itself."""
+def finish_run(folder: Path, facts: dict[str, Any], begun: Mapping[str, Any]) -> None:
+    """Mark a run finished: adds `facts` and the SHA-256 of every file but the manifest itself.
+
+    begun: the manifest as it was, for one that was removed under the run.
+    """
     files = {
         str(path.relative_to(folder)): sha256_file(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path not in (folder / "manifest.json", folder / LOCK)
     }
-    manifest = read_manifest(folder) | facts | {"status": "finished", "finished": _now(), "files": files}
+    manifest = (read_manifest(folder) or dict(begun)) | facts | {"status": "finished", "finished": _now(), "files": files}
     write_manifest(folder, manifest)
 
 

@@ -33,7 +33,7 @@ def evaluate(
     path = find_run(str(run), Path(runs))
     assembled = load_run(path, console)
     if data is None:
-        test, account, extra = _sealed_test(path, console)
+        test, account, extra = _sealed_test(path, assembled.recipe, console)
     else:
         test, account = _read_file(Path(data), path, assembled, console)
         extra = {}
@@ -73,18 +73,20 @@ def _stored(path: Path, *, is_same_test: bool) -> dict[str, Any]:
     return {"baselines": {}, **{key: report[key] for key in keys if key in report}}
 
 
-def _sealed_test(path: Path, console: Console) -> tuple[Examples, dict[str, Any], dict[str, Any]]:
+def _sealed_test(path: Path, recipe: Recipe, console: Console) -> tuple[Examples, dict[str, Any], dict[str, Any]]:
     """The test part of the run's own data; says that it opens it."""
     from reglaj.data.examples import load_prepared
 
     key = read_manifest(path).get("data_key", "")
     data = load_prepared(path.parent / ".data" / key) if key else None
     if data is None:
+        sources = listing(source.path for source in recipe.data.sources)
         raise user_error(
-            f"the data of {path.name} is not here",
+            f"the data of {path.name} is not here: key {key or 'unknown'}, made of {sources}",
             allowed=f"the folder {path.parent / '.data' / (key or 'KEY')}",
             why="runs point to their data, which lies once beside them, and it was moved or removed",
-            remedy="bring it back, or score on a file with --data FILE",
+            remedy=f"`reglaj data {path / 'recipe.yaml'} --runs {path.parent}` makes it again from the same sources;"
+            " score on a file with --data FILE; predict needs none of it",
         )
     test, openings = data.open_test(opened_by=f"evaluate {path.name}")
     console.say(f"opening the sealed test part ({len(test):,} rows): it has now been opened {openings} times")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from reglaj.training.fit import Supervision
     from reglaj.training.learner import Learner
 
+RECIPE = "recipe.yaml"
 SUPERVISION = "supervision.json"
 _NO_RESULT = ("checkpoint_every", "checkpoint_minutes", "keep")
 """Keys of `train` that decide nothing about the result: with other values of these a run goes on."""
@@ -160,7 +161,7 @@ def _finished(path: Path, console: Console) -> dict[str, Any] | None:
 def _run(job: _Job, path: Path, status: str, console: Console, ranks: Ranks) -> Run:
     try:
         if ranks.is_first:
-            write_text(path / "recipe.yaml", job.plan.to_yaml())
+            write_text(path / RECIPE, job.plan.to_yaml())
         report = _execute(path, job, console if ranks.is_first else SILENT, ranks)
         return Run(path=path, report=report)
     except BaseException as error:
@@ -191,6 +192,7 @@ def _execute(path: Path, job: _Job, console: Console, ranks: Ranks) -> dict[str,
     from reglaj.training.fit import fit
 
     plan, data, started = job.plan, job.data, time.perf_counter()
+    begun = read_manifest(path)
     assembled = assemble(plan, job.facts, job.task)
     learner = assembled.learner
     learner.ranks = ranks
@@ -233,7 +235,9 @@ def _execute(path: Path, job: _Job, console: Console, ranks: Ranks) -> dict[str,
         "engine": learner.engine.facts(),
     }
     write_report(path, report, extras_of(plan, job.facts, fitted, result), job.task.report_plan())
-    finish_run(path, manifest_facts(plan, report))
+    if not (path / RECIPE).is_file():  # somebody removed it under the run
+        write_text(path / RECIPE, plan.to_yaml())
+    finish_run(path, manifest_facts(plan, report), begun)
     ranks.from_first(report)
     return report
 

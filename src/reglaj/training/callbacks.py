@@ -56,6 +56,13 @@ class MetricsLog:
                 self._file.write(json.dumps(line) + "\n")
                 self._file.flush()
 
+    def mend(self) -> None:
+        """At the end: write it anew where it is not what it should be, as when somebody removed it under the run."""
+        if self._path is not None:
+            text = metrics_text(self.lines)
+            if not self._path.is_file() or self._path.stat().st_size != len(text.encode()):
+                write_text(self._path, text)
+
     def close(self) -> None:
         if self._file is not None:
             with contextlib.suppress(OSError):  # a full disk has been told of already

@@ -217,6 +217,7 @@ class _Fit(Generic[B]):
             raise
         finally:
             self.log.close()
+        self.log.mend()
         self._stop_where_asked(reached)
         return reached
 
