@@ -18,7 +18,12 @@ from tests.torture.zygote import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 # One thread: figures must not hang on how many processors are free.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),  # the code that stands beside this file
+}
 KILLED = -int(signal.SIGKILL)
 
 
