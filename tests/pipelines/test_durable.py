@@ -155,7 +155,7 @@ def test_a_run_whose_data_is_gone_names_it_and_still_answers(recipe, tiny_rows, 
 
 def test_data_that_went_away_between_two_looks_are_an_environment_fault(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr("reglaj.pipelines.train.begin_run", _removing(tmp_path / "runs" / ".data"))
-    with pytest.raises(EnvironmentFault, match="prepared data .* are gone"):
+    with pytest.raises(EnvironmentFault, match=r"prepared data .* are gone"):
         reglaj.train(recipe, runs=tmp_path / "runs")
     monkeypatch.undo()
     assert reglaj.train(recipe, runs=tmp_path / "runs").report["training"]["steps"] == 12

@@ -1,4 +1,4 @@
-"""A training that is stopped goes on as if nothing had happened; one that goes wrong says so and saves nothing false."""
+"""A training that is stopped goes on as if nothing had been; one that goes wrong says so and saves nothing false."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_a_gradient_of_zero_is_named(tiny_model, tmp_path):
     name = "encoder.layer.1.output.dense.weight"
     with pytest.raises(UntrainedError, match=f"step 3: 1 of (?s:.*){name}"):
         train(tiny_model("bert"), tmp_path / "one", plant=zero(name))
-    with pytest.raises(UntrainedError, match="step 1: .* nothing would be learnt"):
+    with pytest.raises(UntrainedError, match=r"step 1: .* nothing would be learnt"):
         train(tiny_model("bert"), tmp_path / "all", plant=zero(""))
 
 
@@ -255,6 +255,20 @@ def test_dropout_draws_the_same_after_a_pass_that_failed(tiny_model):
 def test_a_row_that_does_not_fit_alone_is_an_environment_fault(tiny_model, tmp_path):
     with pytest.raises(EnvironmentFault, match=r"single row of \d+ tokens"):
         train(tiny_model("bert"), tmp_path / "run", plant=hungry(3))
+
+
+def test_a_checkpoint_that_has_no_room_for_a_copy_is_written_all_the_same(tiny_model, tmp_path, monkeypatch):
+    calm, _, _ = train(tiny_model("bert"), tmp_path / "calm", checkpoint_every=2, keep=9)
+
+    def no_room(tensors: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("reglaj.training.saving.copied", no_room)
+    tight, _, _ = train(tiny_model("bert"), tmp_path / "tight", checkpoint_every=2, keep=9)
+    assert same_weights(tight, calm)
+    for ours, theirs in zip(*(list_checkpoints(tmp_path / name / "checkpoints") for name in ("tight", "calm")), strict=True):
+        for name in ("weights", "optimizer"):
+            assert (ours / f"{name}.safetensors").read_bytes() == (theirs / f"{name}.safetensors").read_bytes()
 
 
 def test_evaluation_that_does_not_fit_is_cut_smaller(tiny_model):

@@ -111,7 +111,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def _take_lock(file: IO[str], *, wait: bool) -> None:
-    """Raises `BlockingIOError` where another process has had it all the while; one that only looks has it briefly."""
+    """Raises `BlockingIOError` where another process has it all the while; one that only looks has it briefly."""
     import fcntl
 
     deadline = time.monotonic() + _LOOKING_S
@@ -135,8 +135,8 @@ def finish_run(folder: Path, facts: dict[str, Any], begun: Mapping[str, Any]) ->
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path not in (folder / "manifest.json", folder / LOCK)
     }
-    manifest = (read_manifest(folder) or dict(begun)) | facts | {"status": "finished", "finished": _now(), "files": files}
-    write_manifest(folder, manifest)
+    ended = {"status": "finished", "finished": _now(), "files": files}
+    write_manifest(folder, (read_manifest(folder) or dict(begun)) | facts | ended)
 
 
 def find_run(text: str, runs: Path = Path("runs")) -> Path:

@@ -78,6 +78,7 @@ def forecast(recipe: Recipe, facts: ModelFacts, amount: Amount) -> dict[str, Any
         "gradients_and_optimizer": trainable * 3 * FLOAT_BYTES,
         "activations": int(micro_batch * _kept_per_token(facts, trainable, train.gradient_checkpointing) * FLOAT_BYTES)
         + SCORES_BYTES * predicts_tokens,
+        "checkpoints": trainable * 3 * FLOAT_BYTES,  # a copy, while the second thread writes it
         "process": PROCESS_BYTES,
     }
     return {

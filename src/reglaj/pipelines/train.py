@@ -83,7 +83,7 @@ def train(
     Raises `UserError`, `GateRefused` or `EnvironmentFault`, and `Stopped` where a signal asked for it.
     """
     plan = load_recipe(recipe, overrides, keys)
-    with joined() as ranks:
+    with joined(plan.train.device) as ranks:
         job = ranks.first_then_rest(lambda: _prepare(plan, Path(runs), console if ranks.is_first else SILENT))
         ranks.together(lambda: _refuse_other_files(job, ranks))
         with contextlib.ExitStack() as stack:

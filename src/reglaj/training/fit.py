@@ -32,6 +32,8 @@ from reglaj.training.parallel import check_batch_size
 from reglaj.training.saving import (
     CheckpointWriter,
     Saving,
+    Take,
+    as_they_are,
     copied,
     optimizer_tensors,
     random_state,
@@ -314,8 +316,8 @@ class _Fit(Generic[B]):
             seed_everything(derive_seed(seed, "dropout", rank, found.step))
         self.console.say(f"  goes on after step {found.step:,} of {self.plan.total_steps:,}")
 
-    def _snapshot(self, step: int) -> Checkpoint | None:
-        """Everything that decides the future, in memory of its own; None in all processes but the first."""
+    def _snapshot(self, step: int, take: Take) -> Checkpoint | None:
+        """Everything that decides the future, as `take` gives it; None in all processes but the first."""
         trained, optimizer = self.learner.trained(), optimizer_tensors(self.step, self.names)
         refuse_non_finite(trained, step)
         refuse_non_finite(optimizer, step)
@@ -337,12 +339,10 @@ class _Fit(Generic[B]):
         return Checkpoint(
             step=step,
             state=state,
-            weights=copied(trained),
-            optimizer=copied(optimizer),
+            weights=take(trained),
+            optimizer=take(optimizer),
             # Nobody changes the best weights any more, so they need no copy where they already lie on the processor.
-            best=None
-            if best is None or self.validation.best_step == step
-            else {name: tensor.cpu().contiguous() for name, tensor in best.items()},
+            best=None if best is None or self.validation.best_step == step else as_they_are(best),
             metrics=list(self.log.lines),
         )
 

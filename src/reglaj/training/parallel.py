@@ -187,15 +187,16 @@ ALONE = Ranks()
 
 def wanted_processes() -> int:
     """How many processes the launcher started, by its environment; 1 without a launcher."""
-    try:
-        return max(1, int(os.environ.get("WORLD_SIZE", "1")))
-    except ValueError:
-        return 1
+    size = os.environ.get("WORLD_SIZE", "1")
+    return int(size) if size.isdecimal() and os.environ.get("RANK", "").isdecimal() else 1
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[Ranks]:
-    """The processes that a launcher (torchrun, or `reglaj train --processes`) started; one alone without it."""
+def joined(device: str = "auto") -> Iterator[Ranks]:
+    """The processes that a launcher (torchrun, or `reglaj train --processes`) started; one alone without it.
+
+    device: `train.device` of the recipe. On CUDA each process takes the GPU of its number on its machine.
+    """
     size = wanted_processes()
     if size == 1:
         yield Ranks()
@@ -203,8 +204,8 @@ def joined() -> Iterator[Ranks]:
     import torch
 
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
+    on_cuda = device != "cpu" and torch.cuda.is_available()
+    if on_cuda:
         if local >= torch.cuda.device_count():
             raise environment_fault(
                 f"process {rank} wants the GPU number {local}",
@@ -214,7 +215,7 @@ def joined() -> Iterator[Ranks]:
             )
         torch.cuda.set_device(local)
     # Both: gradients travel where they lie, and the small things from the processor.
-    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
     with _peers():
         torch.distributed.init_process_group(backend, rank=rank, world_size=size, timeout=_PATIENCE)
     try:

@@ -15,10 +15,15 @@ from torch import Tensor
 
 from reglaj.core.signals import StopRequest
 from reglaj.training.checkpoints import Checkpoint, prune, write_checkpoint
+from reglaj.training.memory import is_out_of_memory
 from reglaj.training.parallel import Ranks
 from reglaj.training.step import FinishedStep, Step
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+Take = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+"""How the tensors of a checkpoint are taken: `copied`, or `as_they_are` where nothing moves until they are written."""
 
 
 class CheckpointWriter:
@@ -69,7 +74,7 @@ class CheckpointWriter:
 class Saving:
     """Hangs on the loop: saves when it is time, and ends the loop where a signal has asked for it.
 
-    snapshot: the training after a step, in tensors that stay as they are; None in processes that do not write.
+    snapshot: the training after a step, its tensors taken that way; None in processes that do not write.
     every: steps between checkpoints; minutes: the longest time between them. Both may be None. seconds: what the
     training has waited for all of it.
     """
@@ -77,7 +82,7 @@ class Saving:
     def __init__(
         self,
         writer: CheckpointWriter,
-        snapshot: Callable[[int], Checkpoint | None],
+        snapshot: Callable[[int, Take], Checkpoint | None],
         *,
         every: int | None,
         minutes: float | None,
@@ -109,9 +114,17 @@ class Saving:
         if step == self.writer.newest:
             return
         started = time.perf_counter()
-        checkpoint = self.snapshot(step)
+        try:
+            checkpoint, is_copy = self.snapshot(step, copied), True
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # No room for a copy: then the training waits until the tensors themselves are written.
+            checkpoint, is_copy = self.snapshot(step, as_they_are), False
         if checkpoint is not None:
             self.writer.submit(checkpoint)
+            if not is_copy:
+                self.writer.wait()
         self._since = time.monotonic()
         self.seconds += time.perf_counter() - started
 
@@ -141,6 +154,11 @@ def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
+
+
+def as_they_are(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors themselves, on the processor."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def optimizer_tensors(step: Step[Any], names: Mapping[int, str]) -> dict[str, Tensor]:
