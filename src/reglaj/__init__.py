@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from reglaj.pipelines.evaluate import evaluate
     from reglaj.pipelines.predict import Model, load
     from reglaj.pipelines.train import Run, train
+    from reglaj.pipelines.verify import verify
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Run", "evaluate", "load", "prepare_data", "train"]
+__all__ = ["Model", "Run", "evaluate", "load", "prepare_data", "train", "verify"]
 
 _HOMES = {
     "Model": "reglaj.pipelines.predict",
@@ -27,6 +28,7 @@ _HOMES = {
     "load": "reglaj.pipelines.predict",
     "prepare_data": "reglaj.pipelines.data",
     "train": "reglaj.pipelines.train",
+    "verify": "reglaj.pipelines.verify",
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from reglaj.cli import chat, check, data, evaluate, methods, new, predict, runs, schema, starters, train
+from reglaj.cli import chat, check, data, evaluate, methods, new, predict, runs, schema, starters, train, verify
 from reglaj.cli.faults import report_fault
 from reglaj.cli.options import Version
 from reglaj.cli.verb import verb
@@ -58,6 +58,7 @@ for _verb in (
     data.data,
     train.train,
     evaluate.evaluate,
+    verify.verify,
     predict.predict,
     chat.chat,
     runs.runs,

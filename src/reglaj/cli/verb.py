@@ -10,16 +10,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+import typer
+
 from reglaj.cli.options import Debug, Json
 from reglaj.cli.page import Page, print_json
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a verb has to say: how a person reads it, and the document of `--json` (or what makes it, if large)."""
+    """What a verb has to say: how a person reads it, and the document of `--json` (or what makes it, if large).
+
+    exit_code: of an answer that is whole and still no success, such as a gate that says no with its reasons.
+    """
 
     document: Any
     read: Callable[[Page], None]
+    exit_code: int = 0
 
 
 def verb(function: Callable[..., Answer]) -> Callable[..., None]:
@@ -41,6 +47,8 @@ def verb(function: Callable[..., Answer]) -> Callable[..., None]:
             print_json(answer.document() if callable(answer.document) else answer.document)
         else:
             answer.read(Page())
+        if answer.exit_code:
+            raise typer.Exit(answer.exit_code)
 
     parameters = [*own, *shared]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
