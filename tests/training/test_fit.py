@@ -266,7 +266,8 @@ def test_a_checkpoint_that_has_no_room_for_a_copy_is_written_all_the_same(tiny_m
     monkeypatch.setattr("reglaj.training.saving.copied", no_room)
     tight, _, _ = train(tiny_model("bert"), tmp_path / "tight", checkpoint_every=2, keep=9)
     assert same_weights(tight, calm)
-    for ours, theirs in zip(*(list_checkpoints(tmp_path / name / "checkpoints") for name in ("tight", "calm")), strict=True):
+    both = [list_checkpoints(tmp_path / name / "checkpoints") for name in ("tight", "calm")]
+    for ours, theirs in zip(*both, strict=True):
         for name in ("weights", "optimizer"):
             assert (ours / f"{name}.safetensors").read_bytes() == (theirs / f"{name}.safetensors").read_bytes()
 

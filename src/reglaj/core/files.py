@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,14 +111,19 @@ def _sweep_abandoned(path: Path) -> None:
     """Remove what a killed process left of this folder: it may hold personal data. Living processes keep theirs."""
     for left in path.parent.glob(f".{path.name}.*.tmp"):
         process = left.name.removeprefix(f".{path.name}.").partition(".")[0]
-        if process.isdigit() and not _is_alive(int(process)):
+        if process.isdigit() and not is_alive(int(process)):
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether a process that left a name with its number may still be at work on it."""
+    # In a container every process may have the same number: what bears ours was left by one before us, unless
+    # another thread is at work.
+    if process == os.getpid():
+        return threading.active_count() > 1
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -207,7 +207,8 @@ def _numbered_folders(runs: Path, name: str) -> list[tuple[int, Path]]:
 def _all_runs(runs: Path) -> list[Path]:
     if not runs.is_dir():
         return []
-    return sorted(folder for folder in runs.iterdir() if (folder / "manifest.json").is_file())
+    folders = (folder for folder in runs.iterdir() if not folder.name.startswith("."))  # hidden ones are on their way out
+    return sorted(folder for folder in folders if (folder / "manifest.json").is_file())
 
 
 def _now() -> str:

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import Any
 
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import EnvironmentFault, Problem, UserError, environment_fault, listing, nearest
-from reglaj.core.files import disk_faults
+from reglaj.core.files import disk_faults, is_alive
 from reglaj.core.run_listing import DATA, RunSummary, data_folders, list_runs, size_of
 from reglaj.core.runs import locked, read_manifest
 
@@ -222,21 +221,7 @@ def _is_left(path: Path) -> bool:
         return False
     if match["process"] is None:  # what a new folder has replaced: nobody needs it; of a new one, nobody can tell
         return match["kind"] == "old"
-    return not _is_alive(int(match["process"]))
-
-
-def _is_alive(process: int) -> bool:
-    # In a container every process may have the same number: what bears ours was left by one before us, unless
-    # another thread is at work.
-    if process == os.getpid():
-        return threading.active_count() > 1
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+    return not is_alive(int(match["process"]))
 
 
 def _hide(folders: Sequence[Path]) -> list[Path]:
