@@ -168,6 +168,9 @@ def test_torchrun_with_other_files_in_one_process_is_refused(recipe, tmp_path):
 def test_what_cannot_be_shared_out_is_refused(recipe, tmp_path):
     with pytest.raises(UserError, match="3 processes for steps of 2 examples"):
         check_batch_size(2, Ranks(size=3))
+    done = run(recipe, tmp_path, "--processes", "2", "train.batch_size=1")
+    assert done.returncode == 2 and done.stderr.count("2 processes for steps of 1 examples") == 1, "said once"
+    assert not (tmp_path / "tiny-001").exists()
     for given, environment in (("0", {}), ("2", {"WORLD_SIZE": "2", "RANK": "0"})):
         done = subprocess.run(
             command(recipe, tmp_path, f"--processes={given}"), capture_output=True, text=True, check=False,

@@ -207,7 +207,8 @@ def _numbered_folders(runs: Path, name: str) -> list[tuple[int, Path]]:
 def _all_runs(runs: Path) -> list[Path]:
     if not runs.is_dir():
         return []
-    folders = (folder for folder in runs.iterdir() if not folder.name.startswith("."))  # hidden ones are on their way out
+    # Hidden ones are on their way out.
+    folders = (folder for folder in runs.iterdir() if not folder.name.startswith("."))
     return sorted(folder for folder in folders if (folder / "manifest.json").is_file())
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import SILENT, Console
-from reglaj.core.errors import EnvironmentFault, Problem, ReglajError, UserError
+from reglaj.core.errors import EnvironmentFault, GateRefused, Problem, ReglajError, SaidElsewhere, UserError
 from reglaj.core.files import canonical_hash, new_folder, sweep, write_json, write_text
 from reglaj.core.runs import begin_run, finish_run, locked, read_manifest, run_before, write_manifest
 from reglaj.core.signals import Stopped
@@ -25,7 +25,7 @@ from reglaj.pipelines.data import read_data, refuse_missing_data, with_context
 from reglaj.pipelines.recipe import Recipe, load_recipe
 from reglaj.pipelines.results import cost_of, extras_of, manifest_facts, report_of
 from reglaj.tasks import TASKS
-from reglaj.training.parallel import Ranks, joined
+from reglaj.training.parallel import Ranks, check_batch_size, joined
 
 if TYPE_CHECKING:
     from reglaj.data.examples import PreparedData
@@ -85,7 +85,7 @@ def train(
     plan = load_recipe(recipe, overrides, keys)
     with joined(plan.train.device) as ranks:
         job = ranks.first_then_rest(lambda: _prepare(plan, Path(runs), console if ranks.is_first else SILENT))
-        ranks.together(lambda: _refuse_other_files(job, ranks))
+        ranks.together(lambda: _check_shares(job, ranks))
         with contextlib.ExitStack() as stack:
             run = ranks.together(lambda: _begin(job, Path(runs), fresh, console, stack) if ranks.is_first else None)
             path, status, report = ranks.from_first(run and [str(run[0]), run[1], run[2]])
@@ -105,8 +105,10 @@ def _prepare(plan: Recipe, runs: Path, console: Console) -> _Job:
     return _Job(plan=_resolve(plan, facts, task, data, console), facts=facts, data=data, task=task)
 
 
-def _refuse_other_files(job: _Job, ranks: Ranks) -> None:
-    """Raises `UserError` in a process that sees another recipe, base or data than the first one."""
+def _check_shares(job: _Job, ranks: Ranks) -> None:
+    """Raises `UserError` in a process that sees another recipe, base or data, or where there are too many of them."""
+    assert job.plan.train.batch_size, "a resolved recipe names it"
+    check_batch_size(job.plan.train.batch_size, ranks)
     seen = {"the recipe and all": job.identity, "the data": job.data.key, "the base": job.facts.fingerprint}
     first = ranks.from_first(seen)
     different = [name for name in reversed(seen) if seen[name] != first[name]]
@@ -167,6 +169,8 @@ def _run(job: _Job, path: Path, status: str, console: Console, ranks: Ranks) -> 
     except BaseException as error:
         if ranks.is_first:
             _close(path, error, is_new=status == "new")
+        elif isinstance(error, GateRefused):  # sums are the same everywhere, and so is what they are refused for
+            raise SaidElsewhere(error.exit_code) from error
         raise
 
 

@@ -28,7 +28,6 @@ from reglaj.training.learner import Learner
 from reglaj.training.loop import Callback, run, training_steps
 from reglaj.training.memory import nothing_smaller, smaller_budget
 from reglaj.training.optimizer import build_optimizer
-from reglaj.training.parallel import check_batch_size
 from reglaj.training.saving import (
     CheckpointWriter,
     Saving,
@@ -120,8 +119,6 @@ def fit(
     Afterwards the learner holds the best weights (the last, without early stopping). identity: of the run; a checkpoint
     of another one is refused. Raises `Stopped`, with everything saved, where a signal asked for it after some step.
     """
-    assert config.batch_size
-    check_batch_size(config.batch_size, learner.ranks)
     echo_s = ECHO_S if learner.ranks.size > 1 else 0.0
     with stopping_gently(console.warn, echo_s=echo_s) as request:
         return _Fit(learner, supervision, config, folder, identity, request, console).run()
