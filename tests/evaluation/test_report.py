@@ -284,3 +284,11 @@ def test_markup_escapes_everything_but_itself():
     assert tag("p", title='"><script>') == '<p title="&quot;&gt;&lt;script&gt;"></p>'
     assert escaped("a\x00b") == "a\ufffdb"
     assert with_code("say `a<b` twice") == "say <code>a&lt;b</code> twice"
+
+
+def test_the_page_says_where_a_run_was_interrupted_and_what_it_left_out(tmp_path):
+    report, extras = sample_report()
+    report["training"] |= {"resumed_at": [40, 1200], "skipped_steps": 1}
+    write_report(tmp_path, report, extras, CLASSIFICATION)
+    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert "went on after step 40, 1,200." in text and "1 step was left out" in text

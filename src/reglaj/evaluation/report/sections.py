@@ -174,7 +174,12 @@ def _ending(training: Mapping[str, Any]) -> str:
         told += ", then training stopped early: validation no longer got better"
     if training.get("best_step"):
         told += f". The weights of step {count(training['best_step'])} were kept"
-    return f"{told}. Only validation rows decided this; test rows had no part in it."
+    told += ". Only validation rows decided this; test rows had no part in it."
+    if resumed := training.get("resumed_at"):
+        told += f" The run was interrupted and went on after step {', '.join(count(step) for step in resumed)}."
+    if skipped := training.get("skipped_steps"):
+        told += f" {plural(skipped, 'step was', 'steps were')} left out, for a loss or gradient was not finite."
+    return told
 
 
 def cost(document: Document) -> Block | None:
