@@ -173,7 +173,7 @@ def until_step(command: list[str], runs: Path, is_enough: Callable[[Path], bool]
 def reglaj(*arguments: str) -> str:
     """What the command line says on standard output."""
     command = [sys.executable, "-m", "reglaj", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def _run_in(runs: Path) -> Path:
@@ -225,7 +225,9 @@ def listing(folder: Path, repeats: int) -> dict[str, Any]:
 
 def table(results: dict[str, Any]) -> str:
     """The results in Markdown."""
-    lines = ["| what | without | with | more wall time | more processor time | limit |", "|---|---|---|---|---|---|"]
+    lines = []
+    if "cost" in results:
+        lines += ["| what | without | with | more wall time | more processor time | limit |", f"|{'---|' * 6}"]
     for method, result in results.get("cost", {}).items():
         medians = {side: statistics.median(each["wall_s"] for each in result[side]) for side in SIDES}
         size = result["checkpoints"][-1]["checkpoint_bytes"] / 1e6
@@ -234,8 +236,9 @@ def table(results: dict[str, Any]) -> str:
             f"| {method}, a checkpoint of {size:.0f} MB every {EVERY} steps | {medians['none']:.1f} s "
             f"| {medians['checkpoints']:.1f} s | {more[0]} | {more[1]} | {LIMITS[method]:.0%} |"
         )
-    lines += ["", "| first step of | new run | resumed run | times as long | processor time | limit |"]
-    lines += ["|---|---|---|---|---|---|"]
+    if "start" in results:
+        lines += ["", "| first step of | new run | resumed run | times as long | processor time | limit |"]
+        lines += [f"|{'---|' * 6}"]
     for name, result in results.get("start", {}).items():
         new, resumed = (statistics.median(t["wall_s"] for t in result["times"][kind]) for kind in ("new", "resumed"))
         ratio = result["ratio"]
@@ -247,7 +250,7 @@ def table(results: dict[str, Any]) -> str:
         median = results["runs"]["median"]
         told = f"{median['wall_s']:.2f} s, {median['processor_s']:.2f} s of processor time"
         lines += ["", f"`reglaj runs` with {results['runs']['runs']} runs: {told} (limit {LIMITS['runs_s']:.0f} s)"]
-    return "\n".join(lines)
+    return "\n".join(lines).strip()
 
 
 PARTS: dict[str, Callable[[Path, int], dict[str, Any]]] = {"cost": cost, "start": start, "runs": listing}

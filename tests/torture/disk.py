@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.torture.calm import PATIENCE_S, Scene, draw_moment, tail
+from tests.torture.calm import PATIENCE_S, Scene, TortureError, draw_moment, tail
 from tests.torture.state import RunFolder, differences
 
 KINDS = {"save": 0.35, "step": 0.3, "any": 0.25, "end": 0.1}
@@ -66,45 +66,53 @@ def fill_often(scene: Scene, disk: Path, *, moments: int, seed: int = 0) -> list
     """Trainings below `disk`, each of which meets a full disk once, gets room again and is compared."""
     name = scene.case.name
     chance = random.Random(f"{seed} {name}")
-    results = []
-    for number in range(1, moments + 1):
-        results.append(_filled(scene, disk, scene.folder / f"full-{number:03d}.log", chance))
-        done = results[-1]
-        said = "; ".join(done.problems) or "equal"
-        scene.say(f"{name}: moment {number} of {moments}: {done.phase}, exit code {done.code}: {said}")
-        if done.problems:
-            shutil.copytree(disk / "runs", scene.folder / f"full-{number:03d}", symlinks=True)
+    results: list[Filled] = []
+    drawn = 0
+    while len(results) < moments:
+        number = len(results) + 1
+        done = _filled(scene, disk, scene.folder / f"full-{number:03d}.log", chance)
+        drawn += 1
+        if done is None:
+            if drawn > 10 * moments:
+                raise TortureError(f"{name}: nearly every training ended before its moment")
+        else:
+            results.append(done)
+            said = "; ".join(done.problems) or "equal"
+            scene.say(f"{name}: moment {number} of {moments}: {done.phase}, exit code {done.code}: {said}")
+            if done.problems:
+                shutil.copytree(disk / "runs", scene.folder / f"full-{number:03d}", symlinks=True)
         shutil.rmtree(disk / "runs", ignore_errors=True)
     return results
 
 
-def _filled(scene: Scene, disk: Path, log: Path, chance: random.Random) -> Filled:
+def _filled(scene: Scene, disk: Path, log: Path, chance: random.Random) -> Filled | None:
+    """None where the training ended before the moment came: that says nothing."""
     run, filler = RunFolder(disk / "runs", scene.case.name), disk / "filler"
     total = scene.calm.total_steps
-    problems: list[str] = []
     # Every other time the command is tried once more while there is still no room.
     moment, tries_again = draw_moment(chance, scene.calm, KINDS), chance.random() < 0.5
     attempt = scene.start(run, log)
-    moment.wait_for(attempt, run, total)
+    is_alive = moment.wait_for(attempt, run, total)
     fill(filler)
-    phase = run.phase(total)
-    safe = run.saves()[0]
-    code = attempt.ended(PATIENCE_S)
-    if code is None:
+    phase, safe = run.phase(total), run.saves()[0]
+    if not is_alive or attempt.ended() is not None:
+        filler.unlink()
+        return None
+    codes = [attempt.ended(PATIENCE_S)]
+    if codes[0] is None:
         attempt.kill()
-    codes = [code]
-    if tries_again and code == FULL:
+    if tries_again and codes[0] == FULL:
         fill(filler)
         codes.append(scene.start(run, log).ended(PATIENCE_S))
-    problems += [f"exit code {code}: {tail(log, 300)}" for code in codes if code not in (0, FULL)]
+    problems = [f"exit code {code}: {tail(log, 300)}" for code in codes if code not in (0, FULL)]
     problems += run.damages()
     if safe and max(run.saves()[0], default="") < max(safe):
         problems.append(f"{max(safe)} was safe, and then there was {sorted(run.saves()[0])}")
     filler.unlink()
     last = scene.start(run, log).ended(PATIENCE_S)
     if last != 0:
-        return Filled(phase, code, [*problems, f"with room again it ended with {last}: {tail(log, 300)}"])
-    return Filled(phase, code, problems + differences(scene.calm.run, run))
+        return Filled(phase, codes[0], [*problems, f"with room again it ended with {last}: {tail(log, 300)}"])
+    return Filled(phase, codes[0], problems + differences(scene.calm.run, run))
 
 
 def table(case: str, results: list[Filled]) -> str:
