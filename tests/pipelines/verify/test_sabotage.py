@@ -101,6 +101,13 @@ def test_a_dropped_ledger_line(copy: Copy, bucket: str, promises: set[int]) -> N
     assert set(told) == promises and "the ledger has 121 lines, and 122 records were read" in told[1]
 
 
+def test_a_part_that_cannot_be_read(copy: Copy) -> None:
+    run = copy("sort-001")
+    (data_of(run) / "test.parquet").write_bytes(b"PAR1")
+    told = failed(run)
+    assert set(told) == {1, 2, 7} and all("test.parquet cannot be read" in one for one in told.values())
+
+
 def flip_a_bit(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1

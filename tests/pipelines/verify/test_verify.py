@@ -14,6 +14,7 @@ import pytest
 import reglaj
 from reglaj.cli import main
 from reglaj.core.errors import UserError
+from reglaj.core.files import sha256_file
 from reglaj.pipelines import verify as package
 from reglaj.pipelines.verify import rehearsal
 from reglaj.pipelines.verify.verdicts import FAIL, NOT_APPLICABLE, Check, Finding
@@ -41,7 +42,10 @@ def test_a_sound_run_passes_with_a_kill_rehearsed(place: Path, capsys: pytest.Ca
 
 
 def test_a_sound_chat_run_passes(place: Path, quick: None) -> None:
+    run = place / "runs" / "talk-001"
+    before = {file: sha256_file(file) for file in run.rglob("*") if file.is_file()}
     document = reglaj.verify("talk-001", runs=place / "runs")
+    assert {file: sha256_file(file) for file in run.rglob("*") if file.is_file()} == before
     assert document["verdict"] == "pass" and Path(document["run"]).name == "talk-001"
     assert by_verdict(document, "pass") == set(range(1, 10))
     answers = next(check for check in document["checks"] if check["promise"] == 3)

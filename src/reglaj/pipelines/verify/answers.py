@@ -34,7 +34,7 @@ def only_answers(subject: Subject) -> Finding:
         return concluded(problems, "") if problems else not_applicable(told)
     renderer = getattr(task, "renderer")  # noqa: B009  (what supervises tokens has a renderer)
     reader = Reader(tokenizer, renderer, may_be_cut=subject.recipe.data.too_long != "drop")
-    conversations = subject.data.train().column("conversation")
+    conversations = subject.train.column("conversation")
     problems += _read_back(reader, _rows(encoded), conversations, every=_learns_every(subject, reader))
     evidence = _evidence(encoded, reader, kept)
     samples = (row.with_kept(example) for row, example in zip(_rows(encoded), kept.get("examples", []), strict=False))

@@ -35,9 +35,11 @@ def kept_whole(subject: Subject) -> Finding:
         problems += _wrong_end(subject, newest, max((step for step in steps if isinstance(step, int)), default=0))
     problems += subject.changed_files(5)
     names = ", ".join(path.name for path in checkpoints)
+    aside = len(list((subject.path / FOLDER).glob("damaged-*")))
     return concluded(
         problems,
-        f"{counted(len(checkpoints), 'checkpoint')} ({names}) whole and of this run, the newest at the last step with "
+        f"{counted(len(checkpoints), 'checkpoint')} ({names}) whole and of this run"
+        f"{f' ({aside} set aside as damaged while it was trained)' if aside else ''}, the newest at the last step with "
         f"bitwise the model's weights; metrics.jsonl has the steps 1 to {len(steps):,}, each once",
     )
 

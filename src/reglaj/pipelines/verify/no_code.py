@@ -22,7 +22,10 @@ _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
 def runs_no_code(subject: Subject) -> Finding:
     """Only safetensors, JSON, templates and texts, and no key that names code."""
-    folders = [folder for folder in (subject.model, subject.path / "checkpoints") if folder.is_dir()]
+    from reglaj.training.checkpoints import list_checkpoints
+
+    # What was set aside as damaged is nothing that would be loaded, and may hold anything.
+    folders = [subject.model, *list_checkpoints(subject.path / "checkpoints")]
     files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
     problems = []
     kinds: Counter[str] = Counter()

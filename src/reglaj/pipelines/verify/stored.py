@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.data.splits.base import PARTS
-from reglaj.pipelines.verify.subject import read_json, read_json_lines, unreadable
+from reglaj.pipelines.verify.subject import read_json, read_json_lines, reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,14 +61,11 @@ def read_stored(folder: Path) -> Stored:
 
 
 def _table(folder: Path, name: str) -> pa.Table:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = folder / f"{name}.parquet"
-    try:
+    with reading(path):
         return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise unreadable(path, error) from error
 
 
 def contradictions(stored: Stored, reported: Mapping[str, Any]) -> list[str]:

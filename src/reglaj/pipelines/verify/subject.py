@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import Advance, Console
-from reglaj.core.errors import UserError, listing, user_error
+from reglaj.core.errors import ReglajError, UserError, listing, user_error
 from reglaj.core.files import sha256_file
 from reglaj.core.runs import find_run, read_manifest
 from reglaj.pipelines.recipe import Recipe, load_recipe
@@ -92,7 +92,15 @@ class Subject:
         """The test rows, and how often they have been opened: one opening for all checks, recorded before they are
         read."""
         assert self.data is not None, "ask for the data first"
-        return self.data.open_test(opened_by=f"verify {self.path.name}")
+        with reading(self.data.folder / "test.parquet"):
+            return self.data.open_test(opened_by=f"verify {self.path.name}")
+
+    @cached_property
+    def train(self) -> Examples:
+        """The training rows."""
+        assert self.data is not None, "ask for the data first"
+        with reading(self.data.folder / "train.parquet"):
+            return self.data.train()
 
     @cached_property
     def stored(self) -> Stored:
@@ -115,9 +123,8 @@ class Subject:
     @cached_property
     def encoded(self) -> Encoded:
         """The training rows as the run's own tokenizer makes them."""
-        assert self.data is not None, "ask for the data first"
         task, tokenizer = self.connected
-        return task.encode(self.data.train(), tokenizer, self.max_tokens)
+        return task.encode(self.train, tokenizer, self.max_tokens)
 
     @property
     def max_tokens(self) -> int:
@@ -226,6 +233,19 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     if not all(isinstance(line, dict) for line in lines):
         raise unreadable(path, "a line is no object")
     return lines
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What the libraries raise about a file that is damaged or gone becomes a `UserError`."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except ReglajError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise unreadable(path, error) from error
 
 
 def unreadable(path: Path, error: object) -> UserError:
