@@ -97,7 +97,7 @@ def _measure(assembled: Assembled, encoded: Encoded, rows: Sequence[int], budget
     step = build_step(learner, supervision, assembled.recipe.train)
     groups = micro_batches(rows, encoded.rows.lengths, budget, is_padded=learner.engine.is_padded)
     loss = float(step.accumulate([supervision.load(group) for group in groups]))
-    named = [pair for group, _ in learner.parameter_groups(1.0, 1.0) for pair in group]
+    named = learner.named_parameters().items()
     gradients = {name: p.grad.detach().float().clone() for name, p in named if p.grad is not None}
     step.optimizer.zero_grad(set_to_none=True)
     return _Measured(passes=len(groups), loss=loss, gradients=gradients)

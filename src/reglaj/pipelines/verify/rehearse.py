@@ -1,7 +1,8 @@
 """The stage of the rehearsal: three short trainings on the first rows of a finished run, the second of which is killed.
 
-`python -m reglaj.pipelines.verify.rehearse RUN FOLDER`; leaves FOLDER/calm and FOLDER/killed. A process of its own: it
-loads the libraries once, and each training is a fork of it in which no thread runs yet.
+`python -m reglaj.pipelines.verify.rehearse RUN FOLDER [PART...]`; leaves FOLDER/calm and FOLDER/killed, or a calm
+training in a folder for each part. A process of its own: it loads the libraries once, and each training is a fork of it
+in which no thread runs yet.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +34,11 @@ _VALIDATION_ROWS = 4
 _LOOK_EVERY_S = 0.02
 
 
-def play(run: Path, folder: Path) -> int:
-    """All three trainings; the exit code."""
+def play(run: Path, folder: Path, parts: Sequence[str] = ()) -> int:
+    """All three trainings, or a calm one for each part; the exit code."""
     _load_libraries(run)
+    if parts:
+        return max(_perform(run, folder / part) for part in parts)
     codes = [_perform(run, folder / CALM), _perform(run, folder / KILLED, dies=True), _perform(run, folder / KILLED)]
     return max(codes)
 
@@ -89,6 +92,7 @@ def rehearse(run: Path, folder: Path, wait_after: int | None = None) -> None:
     train = assembled.recipe.train
     fitted = fit(assembled.learner, supervision, train, folder, identity=str(subject.manifest.get("identity")))
     result = {"rows": len(rows), "steps": fitted.steps, "resumed_at": fitted.resumed_at}
+    result["device"] = assembled.learner.engine.device
     write_json(folder / RESULT, result | {"weights_sha256": weights_sha256(assembled.learner.trained())})
 
 
@@ -123,7 +127,7 @@ def _shortened(recipe: Recipe, rows: int) -> Recipe:
     """The recipe with few and small steps, a checkpoint after each, and two evaluations."""
     epochs = math.ceil(STEPS / math.ceil(rows / BATCH_SIZE))
     short = {"max_steps": STEPS, "batch_size": BATCH_SIZE, "epochs": epochs, "evaluate_every": KILLED_AFTER}
-    saving = {"checkpoint_every": 1, "checkpoint_minutes": None, "keep": STEPS}
+    saving = {"checkpoint_every": 1, "checkpoint_minutes": None, "keep": 2}
     return replace(recipe, train=recipe.train.model_copy(update={**short, **saving}))
 
 
@@ -144,4 +148,4 @@ def _waiting(load: Callable[[list[int]], Any], rows: int) -> Callable[[list[int]
 
 
 if __name__ == "__main__":
-    sys.exit(play(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(play(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))

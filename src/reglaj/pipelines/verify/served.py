@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from reglaj.core.errors import ReglajError
+from reglaj.core.runs import software
 from reglaj.pipelines.verify.sealed import test_hash
 from reglaj.pipelines.verify.subject import Subject, short
 from reglaj.pipelines.verify.verdicts import Finding, concluded, counted, not_applicable
@@ -15,6 +16,7 @@ from reglaj.pipelines.verify.verdicts import Finding, concluded, counted, not_ap
 TOLERANCE = 1e-6
 """Of a figure, relative to it: what rounding may do to a sum over rows."""
 _MACHINE = ("device", "precision", "hardware", "layout")
+_LIBRARIES = ("torch", "transformers")
 
 
 def same_files(subject: Subject) -> Finding:
@@ -76,13 +78,12 @@ def same_figures(subject: Subject) -> Finding:
     with using_threads(assembled.learner.engine.threads):
         again = assembled.task.evaluate(evaluation, subject.console).test
     again = json.loads(json.dumps(again))
-    then_on, here = subject.report.get("engine") or {}, assembled.learner.engine.facts()
-    other = [f"{name} {then_on.get(name)!r}" for name in _MACHINE if then_on.get(name) != here[name]]
+    other = _elsewhere(subject, assembled.learner.engine.facts())
     problems = list(_differences(reported, again, "test", in_interval=bool(other)))
     count = sum(1 for _ in _leaves(reported))
     opened = f"the test part was opened for it, {counted(openings, 'time')} in all"
     if other:
-        told = f"within their intervals on another machine than that of the run ({', '.join(other)})"
+        told = f"within their intervals, elsewhere than the run was evaluated ({', '.join(other)})"
     else:
         told = f"equal within {TOLERANCE:.0e}"
     headline = subject.task_type.headline
@@ -91,6 +92,13 @@ def same_figures(subject: Subject) -> Finding:
         f"{counted(len(test), 'test row')} scored again: {count:,} figures of the report {told} ({headline} "
         f"{again[headline]['value']:.6g}); {opened}",
     )
+
+
+def _elsewhere(subject: Subject, here: dict[str, Any]) -> list[str]:
+    """What was otherwise where the run was evaluated, and may show in the last digits."""
+    then = (subject.report.get("engine") or {}) | (subject.manifest.get("software") or {})
+    now = here | software()
+    return [f"{name} {then.get(name)}" for name in (*_MACHINE, *_LIBRARIES) if then.get(name) != now.get(name)]
 
 
 def _leaves(value: Any) -> Iterator[Any]:
