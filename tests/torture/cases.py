@@ -11,8 +11,6 @@ from typing import Any
 from tests.tiny import write_model, write_rows
 from tests.tiny_chat import write_chat_model, write_conversations
 
-STARTER_ROWS = 480
-
 
 @dataclass(frozen=True)
 class Case:
@@ -64,7 +62,7 @@ def starter_classifier(folder: Path) -> Case:
         "minilm",
         task="classify",
         model="starter:minilm",
-        source=_first_rows("starter:medical", folder / "medical.jsonl"),
+        source=_first_rows("starter:medical", folder / "medical.jsonl", 480),
         method="full",
         train={"max_steps": 12, "batch_size": 8, "checkpoint_every": 2, "evaluate_every": 6, "max_tokens": 64},
         evaluate={"baselines": [], "bootstrap_samples": 100},
@@ -72,17 +70,16 @@ def starter_classifier(folder: Path) -> Case:
 
 
 def starter_decoder(folder: Path) -> Case:
-    """LoRA on SmolLM2 on the finance starter: 10 steps, a save every 2."""
+    """LoRA on SmolLM2 on the first rows of the finance starter: 10 steps, a save every 2."""
     return _written(
         folder,
         "smollm2",
         task="chat",
         model="starter:smollm2",
-        source="starter:finance",
+        source=_first_rows("starter:finance", folder / "finance.jsonl", 80),
         method={"name": "lora", "rank": 8, "dropout": 0.05},
-        train={"max_steps": 10, "batch_size": 2, "checkpoint_every": 2, "evaluate_every": 1000, "max_tokens": 512},
+        train={"max_steps": 10, "batch_size": 2, "checkpoint_every": 2, "evaluate_every": 1000, "max_tokens": 256},
         evaluate={"baselines": [], "bootstrap_samples": 100, "generate_rows": 2, "max_new_tokens": 32},
-        split={"train": 0.9, "validation": 0.05, "test": 0.05},
     )
 
 
@@ -90,20 +87,18 @@ TINY: dict[str, Callable[[Path], Case]] = {"classifier": tiny_classifier, "decod
 STARTERS: dict[str, Callable[[Path], Case]] = {"minilm": starter_classifier, "smollm2": starter_decoder}
 
 
-def _first_rows(starter: str, path: Path) -> Path:
+def _first_rows(starter: str, path: Path, count: int) -> Path:
     from reglaj.models.starters import fetch
 
     lines = fetch(starter).read_text(encoding="utf-8").splitlines()
     # The rows that say no specialty teach nothing.
-    path.write_text("\n".join([line for line in lines if '"Unknown"' not in line][:STARTER_ROWS]) + "\n", "utf-8")
+    path.write_text("\n".join([line for line in lines if '"Unknown"' not in line][:count]) + "\n", "utf-8")
     return path
 
 
-def _written(
-    folder: Path, name: str, *, source: Path | str, split: dict[str, float] | None = None, **keys: Any
-) -> Case:
+def _written(folder: Path, name: str, *, source: Path, **keys: Any) -> Case:
     """The recipe as a file; JSON is YAML."""
-    data = {"sources": [{"path": str(source)}], **({"split": split} if split else {})}
+    recipe = {"name": name, "data": {"sources": [{"path": str(source)}]}, **keys}
     path = folder / f"{name}.yaml"
-    path.write_text(json.dumps({"name": name, "data": data, **keys}, indent=1), encoding="utf-8")
+    path.write_text(json.dumps(recipe, indent=1), encoding="utf-8")
     return Case(name, path)
