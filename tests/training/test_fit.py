@@ -260,10 +260,10 @@ def test_a_row_that_does_not_fit_alone_is_an_environment_fault(tiny_model, tmp_p
 def test_a_checkpoint_that_has_no_room_for_a_copy_is_written_all_the_same(tiny_model, tmp_path, monkeypatch):
     calm, _, _ = train(tiny_model("bert"), tmp_path / "calm", checkpoint_every=2, keep=9)
 
-    def no_room(tensors: Any) -> Any:
+    def no_room(self: Any, tensors: Any) -> Any:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("reglaj.training.saving.copied", no_room)
+    monkeypatch.setattr("reglaj.training.saving.Copies.take", no_room)
     tight, _, _ = train(tiny_model("bert"), tmp_path / "tight", checkpoint_every=2, keep=9)
     assert same_weights(tight, calm)
     both = [list_checkpoints(tmp_path / name / "checkpoints") for name in ("tight", "calm")]

@@ -23,7 +23,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 Take = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-"""How the tensors of a checkpoint are taken: `copied`, or `as_they_are` where nothing moves until they are written."""
+"""How the tensors of a checkpoint are taken: as copies, or `as_they_are` where nothing moves until they are written."""
 
 
 class CheckpointWriter:
@@ -97,6 +97,7 @@ class Saving:
         self.ranks = ranks
         self.seconds = 0.0
         self._since = time.monotonic()
+        self._copies = Copies()
 
     def after_step(self, finished: FinishedStep) -> bool:
         is_due = self._is_due(finished.step)
@@ -114,26 +115,32 @@ class Saving:
         if step == self.writer.newest:
             return
         started = time.perf_counter()
+        self.writer.wait()  # the copy goes where the one before it lay
         try:
-            checkpoint, is_copy = self.snapshot(step, copied), True
+            self._submit(step, self._copies.take)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             # No room for a copy: then the training waits until the tensors themselves are written.
-            checkpoint, is_copy = self.snapshot(step, as_they_are), False
-        if checkpoint is not None:
-            self.writer.submit(checkpoint)
-            if not is_copy:
-                self.writer.wait()
+            self._copies = Copies()
+            self._submit(step, as_they_are)
+            self.writer.wait()
         self._since = time.monotonic()
         self.seconds += time.perf_counter() - started
 
     def finish(self, step: int) -> None:
         """A checkpoint of this step, on disk when this returns."""
-        self.save(step)
         started = time.perf_counter()
         self.writer.wait()
+        if step != self.writer.newest:
+            self._submit(step, as_they_are)  # nothing moves any more
+            self.writer.wait()
         self.seconds += time.perf_counter() - started
+
+    def _submit(self, step: int, take: Take) -> None:
+        checkpoint = self.snapshot(step, take)
+        if checkpoint is not None:
+            self.writer.submit(checkpoint)
 
     def _is_due(self, step: int) -> bool:
         if self.every is not None and step % self.every == 0:
@@ -146,6 +153,22 @@ def _signal(number: int) -> Any:
     import signal
 
     return signal.Signals(number)
+
+
+class Copies:
+    """Memory for the tensors of a checkpoint, taken once: new memory for each would leave holes among the others."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def take(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors as they are now, on the processor; until the next call with these names."""
+        for name, tensor in tensors.items():
+            if name not in self._held:
+                # From pinned memory a device copies at its full pace.
+                self._held[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._held[name].copy_(tensor.detach())
+        return {name: self._held[name] for name in tensors}
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
