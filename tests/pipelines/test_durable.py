@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.tiny import recipe_for, write_rows
 
 import reglaj
@@ -18,6 +21,7 @@ from reglaj.core.errors import EnvironmentFault, UserError
 from reglaj.core.files import canonical_hash
 from reglaj.core.run_listing import list_runs
 from reglaj.core.runs import read_manifest, write_manifest
+from reglaj.core.signals import Stopped
 from reglaj.training.checkpoints import MANIFEST, list_checkpoints
 from reglaj.training.saving import CheckpointWriter
 
@@ -169,6 +173,60 @@ def _removing(folder: Path) -> Any:
         return begin_run(*arguments, **keys)
 
     return begin
+
+
+def test_data_that_go_away_while_a_run_trains_are_an_environment_fault(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(CheckpointWriter, "submit", lambda self, checkpoint: shutil.rmtree(tmp_path / "runs" / ".data"))
+    with pytest.raises(EnvironmentFault, match=r"openings\.jsonl|test\.parquet"):
+        reglaj.train(recipe, runs=tmp_path / "runs", train__checkpoint_every=None)
+    assert read_manifest(tmp_path / "runs" / "tiny-001")["status"] == "interrupted"
+
+
+def test_memory_that_does_not_suffice_outside_of_a_pass_is_an_environment_fault(recipe, tmp_path, monkeypatch):
+    def refused(*arguments: Any) -> Any:
+        torch.empty(1 << 55)
+
+    monkeypatch.setattr("reglaj.training.fit.build_optimizer", refused)
+    with pytest.raises(EnvironmentFault, match="out of memory"):
+        reglaj.train(recipe, runs=tmp_path / "runs")
+    assert list_runs(tmp_path / "runs") == []
+    monkeypatch.undo()
+    assert reglaj.train(recipe, runs=tmp_path / "runs").path.name == "tiny-001"
+
+
+def test_an_interrupt_behind_the_end_leaves_the_run_finished(recipe, tmp_path, monkeypatch):
+    from reglaj.pipelines import train
+
+    finish = train.finish_run
+
+    def interrupted(*arguments: Any) -> None:
+        finish(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "finish_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        reglaj.train(recipe, runs=tmp_path / "runs")
+    monkeypatch.undo()
+    again = reglaj.train(recipe, runs=tmp_path / "runs")
+    assert again.was_finished and again.report["test_openings"] == 1
+
+
+def test_a_run_whose_manifest_was_removed_keeps_its_training_when_it_is_stopped(recipe, tmp_path, monkeypatch):
+    submit, path = CheckpointWriter.submit, tmp_path / "runs" / "tiny-001"
+
+    def stopping(self: CheckpointWriter, checkpoint: Any) -> None:
+        submit(self, checkpoint)
+        if checkpoint.step == 4:
+            (path / "manifest.json").unlink()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    monkeypatch.setattr(CheckpointWriter, "submit", stopping)
+    with pytest.raises(Stopped):
+        reglaj.train(recipe, runs=tmp_path / "runs")
+    monkeypatch.undo()
+    again = reglaj.train(recipe, runs=tmp_path / "runs")
+    assert again.path == path and again.report["training"]["resumed_at"] == [5]
 
 
 def test_half_a_run_is_left_alone(recipe, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,9 @@ def test_checkpoints_come_by_steps_by_minutes_and_at_the_end(tiny_model, tmp_pat
 def test_a_clock_that_jumps_back_changes_nothing(tiny_model, tmp_path, monkeypatch):
     calm, _, _ = train(tiny_model("bert"), tmp_path / "calm", checkpoint_minutes=1e-9)
     now = iter(range(2_000_000_000, 0, -86_400))
-    monkeypatch.setattr("reglaj.training.callbacks.time.time", lambda: next(now))
-    back, fitted, _ = train(tiny_model("bert"), tmp_path / "back", checkpoint_minutes=1e-9)
+    monkeypatch.setattr(time, "time", lambda: float(next(now)))
+    back, fitted, _ = train(tiny_model("bert"), tmp_path / "back", checkpoint_minutes=1e-9, keep=9)
+    assert len(list_checkpoints(tmp_path / "back" / "checkpoints")) == fitted.steps == 6
     assert same_weights(back, calm) and fitted.seconds >= 0
 
 
@@ -171,6 +173,26 @@ def test_weights_out_of_range_are_neither_skipped_nor_saved(tiny_model, tmp_path
     assert list_checkpoints(tmp_path / "run" / "checkpoints") == []
 
 
+def test_finite_weights_that_overflow_are_a_gate_and_not_a_fault_of_ours(tiny_model, tmp_path):
+    large = {"learning_rate": 1e20, "head_learning_rate": 1e20, "warmup_ratio": 0, "evaluate_every": 1}
+    with pytest.raises(GateRefused, match="not finite"):
+        train(tiny_model("bert"), tmp_path / "run", **large)
+
+
+def test_tensors_of_another_name_are_said_and_not_taken(tiny_model, tmp_path):
+    """As after an update of a library that calls its layers otherwise."""
+    with pytest.raises(Planted):
+        train(tiny_model("bert"), tmp_path / "run", plant=breaks_at(5), checkpoint_every=2)
+
+    def renamed(learner: Learner, supervision: Any, encoded: Any) -> Any:
+        learner.head.renamed = learner.head.linear
+        del learner.head.linear
+        return supervision
+
+    with pytest.raises(EnvironmentFault, match=r"other tensors than this model: head\.linear"):
+        train(tiny_model("bert"), tmp_path / "run", plant=renamed)
+
+
 def test_a_parameter_that_nothing_reaches_is_named_after_the_first_step(tiny_model, tmp_path):
     def unused(learner: Learner, supervision: Any, encoded: Any) -> Any:
         learner.head.forgotten = torch.nn.Parameter(torch.ones(3))
@@ -192,8 +214,9 @@ def test_a_gradient_of_zero_is_named(tiny_model, tmp_path):
         return plant
 
     name = "encoder.layer.1.output.dense.weight"
-    with pytest.raises(UntrainedError, match=f"step 3: 1 of (?s:.*){name}"):
-        train(tiny_model("bert"), tmp_path / "one", plant=zero(name))
+    for _ in range(2):  # the same command does not get past it
+        with pytest.raises(UntrainedError, match=f"step 3: 1 of (?s:.*){name}"):
+            train(tiny_model("bert"), tmp_path / "one", plant=zero(name), checkpoint_every=1)
     with pytest.raises(UntrainedError, match=r"step 1: .* nothing would be learnt"):
         train(tiny_model("bert"), tmp_path / "all", plant=zero(""))
 

@@ -38,10 +38,18 @@ def command(recipe: Path, runs: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "reglaj", "train", str(recipe), "--runs", str(runs), *more]
 
 
-def run(recipe: Path, runs: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def run(recipe: Path, runs: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(recipe, runs, *more), capture_output=True, text=True, env=ENVIRONMENT, timeout=120, check=False
-    )
+        command(recipe, runs, *more),
+        capture_output=True, text=True, env=ENVIRONMENT | environment, timeout=240, check=False,
+    )  # fmt: skip
+
+
+def planted(folder: Path, code: str) -> dict[str, str]:
+    """The environment in which every Python runs this code first."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
+    return {"PYTHONPATH": str(folder)}
 
 
 def losses(path: Path) -> list[float]:
@@ -116,43 +124,93 @@ def test_a_run_begun_with_one_process_goes_on_with_two(recipe, single, tmp_path)
     assert losses(path) == pytest.approx(losses(single), abs=1e-4)
 
 
-def test_a_process_that_dies_ends_all_and_the_run_goes_on(recipe, double, tmp_path):
+def test_a_process_that_dies_ends_all_and_the_run_goes_on(recipe, tmp_path):
+    """With dropout: the random states of both processes are in the checkpoint."""
+    dropout = ("--processes", "2", "train.model_dropout=0.2", "--json")
     launcher = subprocess.Popen(
-        command(recipe, tmp_path, "--processes", "2"), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
+        command(recipe, tmp_path / "runs", *dropout), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
     )  # fmt: skip
-    checkpoints = tmp_path / "tiny-001" / "checkpoints"
-    while len(list_checkpoints(checkpoints)) < 2:
+    path = tmp_path / "runs" / "tiny-001"
+    while len(list_checkpoints(path / "checkpoints")) < 2:
         assert launcher.poll() is None
         time.sleep(0.01)
     children = children_of(launcher.pid)
     assert len(children) == 2
     os.kill(children[1], signal.SIGKILL)
-    _, said = launcher.communicate(timeout=60)
-    assert launcher.returncode == 4 and "ended by SIGKILL" in said and "goes on" in said
+    told, said = launcher.communicate(timeout=60)
+    assert launcher.returncode == 4 == json.loads(told)["exit_code"], "one document"
+    assert "process 1 of 2 was ended by SIGKILL" in said and "goes on" in said
     assert not any(Path(f"/proc/{child}").exists() for child in children)
-    assert read_manifest(tmp_path / "tiny-001")["status"] == "interrupted"
-    done = run(recipe, tmp_path, "--processes", "2", "--json")
+    assert read_manifest(path)["status"] == "interrupted"
+    done = [json.loads(run(recipe, tmp_path / runs, *dropout).stdout) for runs in ("runs", "calm")]
+    assert done[0]["training"]["resumed_at"] and not done[1]["training"]["resumed_at"]
+    assert done[0]["weights_sha256"] == done[1]["weights_sha256"], "bitwise, with as many processes"
+
+
+# The second process has less memory than the first, which has none for the copy of a checkpoint.
+_SHORT_OF_MEMORY = """
+import os
+if os.environ.get("RANK"):
+    import torch
+    from reglaj.training import saving, step
+    accumulate = step.Step.accumulate
+    def short(self, batches, totals=None):
+        if os.environ["RANK"] == "1" and any(len(batch.tokens.input_ids) > 40 for batch in batches):
+            raise torch.OutOfMemoryError("planted")
+        return accumulate(self, batches, totals)
+    step.Step.accumulate = short
+    def none(self, tensors):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+    saving.Copies.take = none
+"""
+
+
+def test_memory_that_one_process_lacks_is_less_for_all(recipe, single, tmp_path):
+    done = run(recipe, tmp_path, "--processes", "2", "--json", **planted(tmp_path / "site", _SHORT_OF_MEMORY))
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["weights_sha256"] == double[1]["weights_sha256"], "bitwise, with as many processes"
+    report, ours = json.loads(done.stdout), json.loads((single / "report.json").read_text())
+    assert report["engine"]["halved_at"][0] == 1 and report["engine"]["micro_batch_tokens"] <= 40
+    assert losses(tmp_path / "tiny-001") == pytest.approx(losses(single), abs=1e-4)
+    assert len(list_checkpoints(tmp_path / "tiny-001" / "checkpoints")) == 20
+    for name in ("accuracy", "log_loss"):  # were the rows shared out unequally, some would count twice
+        assert report["test"][name]["value"] == pytest.approx(ours["test"][name]["value"], abs=1e-4)
 
 
-def test_an_interrupt_reaches_all_and_is_said_once(recipe, tmp_path):
+_SLOW_TO_SAVE = """
+import os, time
+from reglaj.pipelines import launch
+launch.GRACE_S = launch.FIRST_GRACE_S = 0.2
+if os.environ.get("RANK"):
+    from reglaj.training import saving
+    write = saving.write_checkpoint
+    def slow(*arguments, **keys):
+        time.sleep(1)
+        write(*arguments, **keys)
+    saving.write_checkpoint = slow
+"""
+
+
+def test_an_interrupt_reaches_all_is_said_once_and_waits_for_the_disk(recipe, tmp_path):
     launcher = subprocess.Popen(
-        command(recipe, tmp_path, "--processes", "2", "train.epochs=90", "train.max_steps=null"),
-        stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
+        command(recipe, tmp_path, "--processes", "2", "train.epochs=90", "train.max_steps=null", "--fresh"),
+        stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL,
+        env=ENVIRONMENT | planted(tmp_path / "site", _SLOW_TO_SAVE),
     )  # fmt: skip
     while len(list_checkpoints(tmp_path / "tiny-001" / "checkpoints")) < 2:
         assert launcher.poll() is None
         time.sleep(0.01)
     launcher.send_signal(signal.SIGINT)
     _, said = launcher.communicate(timeout=60)
-    assert launcher.returncode == 130 and said.count("stopped by SIGINT; saved after step") == 1
+    assert launcher.returncode == 130 and said.count("stopped by SIGINT; saved after step") == 1, said
+    assert said.count("the same command without --fresh goes on") == 1 and "run it again" not in said
+    step = int(said.partition("saved after step ")[2].split()[0])
+    assert list_checkpoints(tmp_path / "tiny-001" / "checkpoints")[-1].name == f"step-{step:06d}"
     assert read_manifest(tmp_path / "tiny-001")["status"] == "interrupted"
 
 
 def test_torchrun_with_other_files_in_one_process_is_refused(recipe, tmp_path):
-    other = recipe.read_text().replace("batch_size: 16", "batch_size: 17")
+    other = recipe.read_text().replace("batch_size: 16", "batch_size: 1")
     (tmp_path / "recipe0.yaml").write_text(recipe.read_text())
     (tmp_path / "recipe1.yaml").write_text(other)
     line = f"exec {sys.executable} -m reglaj train {tmp_path}/recipe$RANK.yaml --runs {tmp_path}/runs"
@@ -161,7 +219,7 @@ def test_torchrun_with_other_files_in_one_process_is_refused(recipe, tmp_path):
         [*launcher, "bash", "-c", line], capture_output=True, text=True, env=ENVIRONMENT, timeout=120, check=False
     )
     assert done.returncode != 0
-    assert "process 1 of 2" in done.stderr and "exitcode  : 2" in done.stderr
+    assert "process 1 of 2 sees the recipe otherwise" in done.stderr and "exitcode  : 2" in done.stderr
     assert not (tmp_path / "runs" / "tiny-001").exists()
 
 

@@ -60,7 +60,8 @@ def test_a_second_interrupt_stops_at_once_and_the_run_is_valid(tiny_model, tmp_p
     for thread in threading.enumerate():  # here the process lives on, and with it what was being written
         if thread.name == "checkpoint":
             thread.join()
-    assert [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")] == ["step-000002"]
+    found = [path.name for path in list_checkpoints(tmp_path / "run" / "checkpoints")]
+    assert found in ([], ["step-000002"]), "whole, or not there: the writer was abandoned"
     again, _, _ = train(tiny_model("bert"), tmp_path / "run")
     assert same_weights(again, calm) and lines(tmp_path / "run") == lines(tmp_path / "calm")
 
@@ -73,7 +74,14 @@ def test_the_handlers_of_the_host_program_come_back():
         os.kill(os.getpid(), signal.SIGTERM)  # within the echo: the same one
         time.sleep(0.01)
         assert request.number == signal.SIGTERM and len(told) == 1
+        request.is_met = True
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_a_signal_that_comes_behind_the_work_is_not_lost():
+    with pytest.raises(KeyboardInterrupt), stopping_gently(lambda text: None):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
 
 
 def test_an_ignored_interrupt_stays_ignored():

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from reglaj.cli.page import print_json, printable, silence_output
-from reglaj.core.errors import Problem, ReglajError, SaidElsewhere, nearest
+from reglaj.core.errors import Problem, ReglajError, SaidElsewhere, is_out_of_memory, nearest
 from reglaj.core.signals import Stopped
 
 _BRIEF = (1, 130, 143)
@@ -51,7 +51,7 @@ def _explain(error: BaseException) -> tuple[int, tuple[Problem, ...]]:
         return error.exit_code, (_stop(error),)
     if isinstance(error, typer.TyperException):
         return 2, (_usage(error),)
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _ENVIRONMENT):
+    if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno in _ENVIRONMENT):
         return 4, (_machine(error),)
     return 1, (_ours(error),)
 

@@ -10,6 +10,8 @@ import typer
 from reglaj.cli import options
 from reglaj.cli.figures import read_report
 from reglaj.cli.verb import Answer
+from reglaj.core.console import SILENT, RichConsole
+from reglaj.core.errors import SaidElsewhere
 
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train anew even where the same run is there already.")]
 Processes = Annotated[
@@ -30,15 +32,15 @@ def train(
     if processes is not None and processes != 1:
         from reglaj.pipelines.launch import launch
 
-        raise typer.Exit(launch(_without_processes(context.obj), processes))
+        # What there is to say, and the document of --json, came from the first of them.
+        raise SaidElsewhere(launch(_without_processes(context.obj), processes, RichConsole()))
     from reglaj import train as train_recipe
-    from reglaj.core.console import SILENT, RichConsole
 
     is_first = os.environ.get("RANK", "0") == "0"
     console = RichConsole() if is_first else SILENT
     run = train_recipe(recipe, runs=runs, fresh=fresh, console=console, overrides=overrides or [])
     if not is_first:
-        raise typer.Exit(0)
+        raise SaidElsewhere(0)
     return Answer(run.report, lambda page: read_report(page, run.report))
 
 

@@ -62,6 +62,16 @@ class SaidElsewhere(Exception):
         self.code = code
 
 
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a device or on the processor (where torch raises a plain `RuntimeError`)."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
 def user_error(given: str, *, allowed: str, why: str, remedy: str, where: str = "") -> UserError:
     """A `UserError` of a single problem."""
     return UserError(Problem(given=given, allowed=allowed, why=why, remedy=remedy, where=where))

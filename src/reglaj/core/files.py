@@ -59,7 +59,12 @@ def new_folder(path: Path) -> Iterator[Path]:
             old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
             if path.exists():
                 path.rename(old)
-            temporary.rename(path)
+            try:
+                temporary.rename(path)
+            except OSError:
+                if old.exists():
+                    old.rename(path)
+                raise
             _fsync_folder(path.parent)
             shutil.rmtree(old, ignore_errors=True)
         finally:
@@ -98,8 +103,15 @@ def canonical_hash(value: Any) -> str:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left directly in a folder that is ours alone: temporary files and folders."""
+    """Clear what killed writers left directly in a folder that is ours alone.
+
+    Temporary files and folders go; an older folder that was about to be replaced comes back where nothing has.
+    """
     with disk_faults(folder):
+        for old in folder.glob(".*.old"):
+            replaced = folder / old.name.removeprefix(".").rsplit(".", 2)[0]
+            if not replaced.exists():
+                old.rename(replaced)
         for left in [*folder.glob(".*.tmp"), *folder.glob(".*.old")]:
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)

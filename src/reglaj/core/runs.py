@@ -103,6 +103,13 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
                 why="two would write over each other",
                 remedy="wait for it, or take a new run with --fresh",
             ) from error
+        except OSError as error:
+            raise environment_fault(
+                f"cannot lock {folder}",
+                allowed="a file system that knows locks",
+                why=error.strerror or str(error),
+                remedy="put the runs on another file system (--runs DIR)",
+            ) from error
         with disk_faults(folder):
             file.truncate(0)
             file.write(str(os.getpid()))

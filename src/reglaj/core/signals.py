@@ -41,10 +41,11 @@ class Stopped(BaseException):
 
 
 class StopRequest:
-    """Whether a signal has asked for a stop, and which."""
+    """Whether a signal has asked for a stop, and which. is_met: somebody has seen to it."""
 
     def __init__(self) -> None:
         self.number: signal.Signals | None = None
+        self.is_met = False
 
 
 @contextlib.contextmanager
@@ -85,6 +86,8 @@ def stopping_gently(said: Callable[[str], None], *, echo_s: float = 0.0) -> Iter
     finally:
         for number in noted:
             signal.signal(number, before[number])
+    if request.number is not None and not request.is_met:
+        signal.raise_signal(request.number)  # it came when the work was already done
 
 
 def watch_lifeline() -> None:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from reglaj.core.errors import environment_fault
 from reglaj.core.files import disk_faults
 
 if TYPE_CHECKING:
@@ -92,7 +93,15 @@ class PreparedData:
     def _read(self, part: str) -> Examples:
         import pyarrow.parquet as pq
 
-        return Examples(pq.read_table(self.folder / f"{part}.parquet"))
+        try:
+            return Examples(pq.read_table(self.folder / f"{part}.parquet"))
+        except OSError as error:
+            raise environment_fault(
+                f"cannot read {self.folder / part}.parquet",
+                allowed="prepared data that stay while a run needs them",
+                why=error.strerror or str(error),
+                remedy="give the same command: data that are gone are read from their sources again",
+            ) from error
 
 
 def load_prepared(folder: Path) -> PreparedData | None:

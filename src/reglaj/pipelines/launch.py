@@ -15,18 +15,22 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import environment_fault, user_error
 from reglaj.core.signals import LIFELINE
 
 GRACE_S = 10.0
 """What the others have to end by themselves once one has ended badly: it closes their connections."""
+FIRST_GRACE_S = 120.0
+"""The same for the first process, which may be writing a checkpoint, and tells what has happened."""
 _LOOK_S = 0.05
 
 
-def launch(arguments: Sequence[str], processes: int) -> int:
+def launch(arguments: Sequence[str], processes: int, console: Console = SILENT) -> int:
     """Run `python -m reglaj ARGUMENTS` in so many processes, and return the exit code of the training.
 
-    Raises `UserError` for a number that makes no sense, `EnvironmentFault` where a process was killed from outside.
+    Raises `UserError` for a number that makes no sense, `EnvironmentFault` where the first process, which else tells
+    what has happened, was killed itself.
     """
     if processes < 1 or "WORLD_SIZE" in os.environ:
         raise user_error(
@@ -43,7 +47,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
         os.close(reading)
     before = {number: signal.signal(number, _passing_on(children)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        codes = _wait(children)
+        ended = _wait(children)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -51,7 +55,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
         for child in children:
             child.kill()
             child.wait()
-    return _verdict(codes)
+    return _verdict(ended, console)
 
 
 def _ranks(processes: int) -> list[dict[str, str]]:
@@ -88,31 +92,35 @@ def _passing_on(children: Sequence[subprocess.Popen[bytes]]) -> Callable[[int, F
     return pass_on
 
 
-def _wait(children: Sequence[subprocess.Popen[bytes]]) -> list[int]:
-    """Exit codes by rank, once all have ended; after the first bad end the others have a moment."""
-    deadline = None
+def _wait(children: Sequence[subprocess.Popen[bytes]]) -> dict[int, int]:
+    """Exit code of each rank, in the order in which they ended; after the first bad end the others have a moment."""
+    ended: dict[int, int] = {}
+    failed_at = None
     while True:
-        codes = [child.poll() for child in children]
-        if all(code is not None for code in codes):
-            return [code for code in codes if code is not None]
-        if deadline is None and any(codes):
-            deadline = time.monotonic() + GRACE_S
-        if deadline is not None and time.monotonic() > deadline:
+        for rank, child in enumerate(children):
+            code = child.poll()
+            if code is not None and rank not in ended:
+                ended[rank] = code
+                failed_at = failed_at or (time.monotonic() if code else None)
+        if len(ended) == len(children):
+            return ended
+        if failed_at is not None and time.monotonic() > failed_at + (GRACE_S if 0 in ended else FIRST_GRACE_S):
             for child in children:
                 child.kill()
         time.sleep(_LOOK_S)
 
 
-def _verdict(codes: Sequence[int]) -> int:
-    killed = [(rank, -code) for rank, code in enumerate(codes) if code < 0]
-    said = next((code for code in codes if code > 0), 0)
-    # Whoever was killed from outside went first; the others noticed (4), or were killed by us (SIGKILL) after that.
-    if killed and said in (0, 4):
-        rank, number = killed[0]
-        raise environment_fault(
-            f"process {rank} of {len(codes)} was ended by {signal.Signals(number).name}",
-            allowed="all processes running until the end",
-            why="something outside ended it: the memory's guard, a scheduler, a person",
-            remedy="give the same command: the run goes on from its last checkpoint",
-        )
-    return said
+def _verdict(ended: dict[int, int], console: Console) -> int:
+    """The first process's exit code. Whoever was killed from outside is named: it may be why the first has failed."""
+    culprit, code = next(((rank, code) for rank, code in ended.items() if code), (0, 0))
+    killed = f"process {culprit} of {len(ended)} was ended by {signal.Signals(-code).name}" if code < 0 else ""
+    if ended[0] >= 0:
+        if killed:
+            console.warn(killed)
+        return ended[0] or max(code, 0) or (4 if killed else 0)
+    raise environment_fault(
+        killed or f"process 0 of {len(ended)} did not end by itself after process {culprit} had failed with {code}",
+        allowed="all processes running until the end",
+        why="something outside ended it: the memory's guard, a scheduler, a person" if killed else "it was stuck",
+        remedy="give the same command: the run goes on from its last checkpoint",
+    )

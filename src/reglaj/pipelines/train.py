@@ -7,13 +7,23 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import SILENT, Console
-from reglaj.core.errors import EnvironmentFault, GateRefused, Problem, ReglajError, SaidElsewhere, UserError
+from reglaj.core.errors import (
+    EnvironmentFault,
+    GateRefused,
+    Problem,
+    ReglajError,
+    SaidElsewhere,
+    UserError,
+    environment_fault,
+    is_out_of_memory,
+    user_error,
+)
 from reglaj.core.files import canonical_hash, new_folder, sweep, write_json, write_text
 from reglaj.core.runs import begin_run, finish_run, locked, read_manifest, run_before, write_manifest
 from reglaj.core.signals import Stopped
@@ -85,13 +95,18 @@ def train(
     plan = load_recipe(recipe, overrides, keys)
     with joined(plan.train.device) as ranks:
         job = ranks.first_then_rest(lambda: _prepare(plan, Path(runs), console if ranks.is_first else SILENT))
-        ranks.together(lambda: _check_shares(job, ranks))
+        _check_shares(job, ranks)
         with contextlib.ExitStack() as stack:
             run = ranks.together(lambda: _begin(job, Path(runs), fresh, console, stack) if ranks.is_first else None)
             path, status, report = ranks.from_first(run and [str(run[0]), run[1], run[2]])
             if report is not None:
                 return Run(path=Path(path), report=report, was_finished=True)
-            return _run(job, Path(path), status, console, ranks)
+            try:
+                return _run(job, Path(path), status, console, ranks)
+            except Stopped as stopped:
+                if fresh:  # given again as it is, the command would take a new run once more
+                    stopped.saved = stopped.saved.replace("the same command", "the same command without --fresh")
+                raise
 
 
 def _prepare(plan: Recipe, runs: Path, console: Console) -> _Job:
@@ -106,21 +121,25 @@ def _prepare(plan: Recipe, runs: Path, console: Console) -> _Job:
 
 
 def _check_shares(job: _Job, ranks: Ranks) -> None:
-    """Raises `UserError` in a process that sees another recipe, base or data, or where there are too many of them."""
+    """Raises `UserError` where a process sees another recipe, base or data than the first, or there are too many."""
+    facts = {"the data": job.data.key, "the base": job.facts.fingerprint, "the recipe": job.identity}
+    seen = ranks.gather(facts)
     assert job.plan.train.batch_size, "a resolved recipe names it"
-    check_batch_size(job.plan.train.batch_size, ranks)
-    seen = {"the recipe and all": job.identity, "the data": job.data.key, "the base": job.facts.fingerprint}
-    first = ranks.from_first(seen)
-    different = [name for name in reversed(seen) if seen[name] != first[name]]
-    if different:
-        raise UserError(
-            Problem(
-                given=f"{different[0]} differs from what the first process sees",
-                allowed="the same recipe, data and base in every process",
-                why="their gradients would be those of different trainings",
-                remedy="give every machine the same files, or a folder that all of them share",
-            )
-        )
+    batch_size = job.plan.train.batch_size
+
+    def check() -> None:
+        for rank, other in enumerate(seen):
+            different = [name for name in facts if other[name] != seen[0][name]]
+            if different:
+                raise user_error(
+                    f"process {rank} of {ranks.size} sees {different[0]} otherwise than the first process",
+                    allowed="the same recipe, data and base in every process",
+                    why="their gradients would be those of different trainings",
+                    remedy="give every machine the same files, or a folder that all of them share",
+                )
+        check_batch_size(batch_size, ranks)
+
+    ranks.together(check)
 
 
 def _begin(
@@ -161,17 +180,35 @@ def _finished(path: Path, console: Console) -> dict[str, Any] | None:
 
 
 def _run(job: _Job, path: Path, status: str, console: Console, ranks: Ranks) -> Run:
+    begun = read_manifest(path)  # should somebody remove it under the run
     try:
         if ranks.is_first:
             write_text(path / RECIPE, job.plan.to_yaml())
-        report = _execute(path, job, console if ranks.is_first else SILENT, ranks)
+        with _memory_faults():
+            report = _execute(path, job, begun, console if ranks.is_first else SILENT, ranks)
         return Run(path=path, report=report)
     except BaseException as error:
         if ranks.is_first:
-            _close(path, error, is_new=status == "new")
+            _close(path, error, begun, is_new=status == "new")
         elif isinstance(error, GateRefused):  # sums are the same everywhere, and so is what they are refused for
             raise SaidElsewhere(error.exit_code) from error
         raise
+
+
+@contextlib.contextmanager
+def _memory_faults() -> Iterator[None]:
+    """Turn an allocation that failed, wherever it was, into an `EnvironmentFault`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise environment_fault(
+            "out of memory",
+            allowed="memory for the model, its gradients and the optimizer (`reglaj check` forecasts it)",
+            why=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+            remedy="free memory, or take method lora or train.gradient_checkpointing=true; then give the same command",
+        ) from error
 
 
 def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, console: Console) -> Recipe:
@@ -188,15 +225,14 @@ def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, co
     return plan
 
 
-def _execute(path: Path, job: _Job, console: Console, ranks: Ranks) -> dict[str, Any]:
+def _execute(path: Path, job: _Job, begun: Mapping[str, Any], console: Console, ranks: Ranks) -> dict[str, Any]:
     """Train, save, test, report; returns the report in every process."""
     from reglaj.evaluation.report import write_report
     from reglaj.pipelines.assemble import assemble, save_model
     from reglaj.tasks.base import Evaluation
-    from reglaj.training.fit import fit
+    from reglaj.training.fit import fit, plan_for
 
     plan, data, started = job.plan, job.data, time.perf_counter()
-    begun = read_manifest(path)
     assembled = assemble(plan, job.facts, job.task)
     learner = assembled.learner
     learner.ranks = ranks
@@ -204,6 +240,10 @@ def _execute(path: Path, job: _Job, console: Console, ranks: Ranks) -> dict[str,
     if plan.train.gradient_checkpointing:
         learner.checkpoint_gradients()
     supervision, cut = _supervise(assembled, data, path, console)
+    if ranks.is_first:
+        steps = plan_for(plan.train, supervision.rows).total_steps
+        facts = {"status": "running", "engine": learner.engine.facts(), "total_steps": steps, "reason": ""}
+        write_manifest(path, {**(read_manifest(path) or begun), **facts})
     fitted = fit(learner, supervision, plan.train, path, console, identity=job.identity)
     digest = _weights_digest(learner)
     if ranks.is_first:
@@ -251,9 +291,10 @@ def _choose_engine(path: Path, learner: Learner, console: Console) -> None:
     from reglaj.training.engine import go_on_with
 
     ranks = learner.ranks
-    before = ranks.from_first(read_manifest(path).get("engine") if ranks.is_first else None)
-    if before:
-        learner.engine, _ = go_on_with(learner.engine, before)
+    before = read_manifest(path).get("engine") if ranks.is_first else None
+    # The first process chooses for all: what is shared out by length must be shared out alike.
+    before = ranks.from_first(before or learner.engine.facts())
+    learner.engine, _ = go_on_with(learner.engine, before)
     engine = learner.engine
     rows = f"{engine.layout} rows ({engine.layout_reason})"
     several = f", {engine.processes} processes" if engine.processes > 1 else ""
@@ -264,7 +305,7 @@ def _supervise(
     assembled: Assembled, data: PreparedData, path: Path, console: Console
 ) -> tuple[Supervision[Any], dict[str, int]]:
     """What the task hands to the loop, and how many texts were cut. The run keeps what is learnt from."""
-    from reglaj.training.fit import Supervision, plan_for
+    from reglaj.training.fit import Supervision
 
     task, learner, max_tokens = assembled.task, assembled.learner, assembled.max_tokens
     encoded = task.encode(data.train(), assembled.tokenizer, max_tokens)
@@ -281,12 +322,8 @@ def _supervise(
         cut_rows=task.cut_rows,
         measure=lambda: task.validate(learner, validation),
     )
-    if learner.ranks.is_first:
-        if record := task.supervision(encoded):
-            write_json(path / SUPERVISION, record)
-        steps = plan_for(assembled.recipe.train, encoded.rows).total_steps
-        facts = {"status": "running", "engine": learner.engine.facts(), "total_steps": steps}
-        write_manifest(path, {**read_manifest(path), **facts, "reason": ""})
+    if learner.ranks.is_first and (record := task.supervision(encoded)):
+        write_json(path / SUPERVISION, record)
     return supervision, cut
 
 
@@ -307,13 +344,15 @@ def _weights_digest(learner: Learner) -> str:
     return str(digests[0])
 
 
-def _close(path: Path, error: BaseException, *, is_new: bool) -> None:
+def _close(path: Path, error: BaseException, begun: Mapping[str, Any], *, is_new: bool) -> None:
     """Say in the manifest why the run ended; the same command goes on. Without a step there is no run."""
     with contextlib.suppress(OSError):  # the error on its way up says more than that the disk is full
+        if read_manifest(path).get("status") == "finished":
+            return  # what came after its end does not undo it
         if is_new and isinstance(error, UserError | EnvironmentFault) and not (path / "metrics.jsonl").exists():
             shutil.rmtree(path)
             return
         is_interrupted = isinstance(error, Stopped | KeyboardInterrupt | EnvironmentFault)
         reason = str(error) if isinstance(error, ReglajError | Stopped) else type(error).__name__
         facts = {"status": "interrupted" if is_interrupted else "failed", "reason": reason}
-        write_manifest(path, read_manifest(path) | facts)
+        write_manifest(path, {**(read_manifest(path) or begun), **facts})

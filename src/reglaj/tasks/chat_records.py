@@ -230,6 +230,8 @@ def row_losses(
     """(N,) loss in nats summed over the supervised tokens of each conversation, and (N,) how many these are."""
     import numpy as np
 
+    from reglaj.training.guards import refuse_non_finite_scores
+
     owners = encoded.targets.owners
     count = int(owners.max()) + 1 if len(owners) else 0
     losses, tokens = np.zeros(count), np.zeros(count, dtype=np.int64)
@@ -245,7 +247,9 @@ def row_losses(
 
     with learner.evaluating(), console.progress(description, len(encoded), "rows") as advance:
         learner.each_group(encoded.rows.lengths, work, advance)
-    return learner.ranks.sum_array(losses), learner.ranks.sum_array(tokens)
+    losses = learner.ranks.sum_array(losses)
+    refuse_non_finite_scores(losses, "the losses")
+    return losses, learner.ranks.sum_array(tokens)
 
 
 def try_encode(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ class MetricsLog:
         self.lines.append(line)
         if self._file is not None and self._path is not None:
             with disk_faults(self._path):
-                self._file.write(json.dumps(line) + "\n")
+                self._file.write(json.dumps(line, allow_nan=False) + "\n")
                 self._file.flush()
 
     def mend(self) -> None:
@@ -66,6 +67,7 @@ class MetricsLog:
     def close(self) -> None:
         if self._file is not None:
             with contextlib.suppress(OSError):  # a full disk has been told of already
+                os.fsync(self._file.fileno())
                 self._file.close()
 
 
@@ -104,7 +106,8 @@ class Validation:
             return False
         started = time.perf_counter()
         refuse_non_finite(self.learner.trained(), finished.step)
-        metrics = self.measure()
+        # One process decides what is better, so that all go on or stop together.
+        metrics: dict[str, float] = self.learner.ranks.from_first(self.measure())
         self.log.write({"event": "evaluation", "step": finished.step, "epoch": round(finished.epoch, 6), **metrics})
         self.seconds += time.perf_counter() - started
         if self.stopping is None:

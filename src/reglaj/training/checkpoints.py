@@ -13,8 +13,10 @@ A checkpoint is written into a temporary folder, fsynced and renamed. What canno
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -62,8 +64,13 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: _step_of(path) or 0)
 
 
-def write_checkpoint(folder: Path, checkpoint: Checkpoint, identity: str) -> None:
-    """Put a checkpoint of the run with that identity into the folder of all. Raises `EnvironmentFault`."""
+def write_checkpoint(
+    folder: Path, checkpoint: Checkpoint, identity: str, is_wanted: Callable[[], bool] = lambda: True
+) -> None:
+    """Put a checkpoint of the run with that identity into the folder of all, if it is still wanted at the end.
+
+    Raises `EnvironmentFault`.
+    """
     from safetensors.torch import save_file
 
     parts = {"weights": checkpoint.weights, "optimizer": checkpoint.optimizer}
@@ -89,13 +96,15 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, identity: str) -> Non
             "files": files,
         }
         write_json(target / MANIFEST, manifest | {"digest": canonical_hash(manifest)})
+        if not is_wanted():
+            raise InterruptedError("abandoned")
 
 
 def prune(folder: Path, keep: int) -> None:
     """Leave the newest `keep` checkpoints."""
     for path in list_checkpoints(folder)[:-keep]:
-        doomed = path.with_name(f".{path.name}.old")  # a half removed one must not look like a checkpoint
-        with disk_faults(folder):
+        doomed = path.with_name(f".{path.name}.pruned.tmp")  # a half removed one must not look like a checkpoint
+        with disk_faults(folder), contextlib.suppress(FileNotFoundError):
             path.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
@@ -147,7 +156,16 @@ def _broken_manifest(path: Path) -> tuple[str | None, dict[str, Any] | None]:
         manifest = json.loads(content)
         digest = manifest.pop("digest")
         step = manifest["step"]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        return f"{MANIFEST} cannot be read: {type(error).__name__}", None
+    except OSError as error:  # nothing is wrong with what cannot be looked at
+        raise environment_fault(
+            f"cannot read {path / MANIFEST}",
+            allowed="a checkpoint that can be read",
+            why=error.strerror or str(error),
+            remedy="mend that, then give the same command; nothing was changed",
+        ) from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         return f"{MANIFEST} cannot be read: {type(error).__name__}", None
     as_written = json.dumps(manifest | {"digest": digest}, ensure_ascii=False, indent=1) + "\n"
     if content != as_written or canonical_hash(manifest) != digest:

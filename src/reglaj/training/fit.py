@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import torch
 from torch import Tensor
 
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import Problem, SaidElsewhere
 from reglaj.core.files import sweep
+from reglaj.core.runs import software
 from reglaj.core.seeding import derive_seed, seed_everything
 from reglaj.core.signals import ECHO_S, Stopped, StopRequest, stopping_gently
 from reglaj.data.batching import BatchPlan, micro_batches
@@ -35,7 +35,9 @@ from reglaj.training.saving import (
     as_they_are,
     copied,
     optimizer_tensors,
+    other_versions,
     random_state,
+    refuse_other_tensors,
     restore_optimizer,
     set_random_state,
 )
@@ -148,7 +150,8 @@ class _Fit(Generic[B]):
         self.writer = CheckpointWriter(folder / FOLDER, identity, config.keep)
         self.saving = Saving(
             self.writer,
-            self._snapshot,
+            self._state,
+            self._fill,
             every=config.checkpoint_every,
             minutes=config.checkpoint_minutes,
             request=request,
@@ -196,7 +199,6 @@ class _Fit(Generic[B]):
     def _train(self, start: int) -> int:
         """The steps after `start`; returns the last one, with its checkpoint on disk."""
         self.learner.train()
-        self.step.watch = GradientWatch([self.names[id(p)] for p in self.step.parameters], has_begun=start > 0)
         self._before, self._started = self.seconds, time.perf_counter()
         self._elsewhere = self.validation.seconds
         reached = start
@@ -210,7 +212,8 @@ class _Fit(Generic[B]):
             self._count_seconds()
             self.saving.finish(reached)
         except (KeyboardInterrupt, Stopped):
-            raise  # at once: what is just being written stays a temporary folder, which the next start removes
+            self.writer.abandon()  # at once: what is being written stays a temporary folder, for the next start
+            raise
         except BaseException:
             self.writer.settle()
             raise
@@ -240,9 +243,22 @@ class _Fit(Generic[B]):
             return [self.supervision.load(group) for group in groups]
 
         try:
-            return self.step(number, [self.supervision.load(group) for group in groups], again)
+            result = self.step(number, [self.supervision.load(group) for group in groups], again)
         except NonFiniteError as error:
-            return self._skip(error)
+            result = self._skip(error)
+        self._agree_on_micro_batches(number)
+        return result
+
+    def _agree_on_micro_batches(self, number: int) -> None:
+        """What did not fit in one process is halved in all: what evaluation shares out must be cut alike."""
+        engine = self.learner.engine
+        smallest = -int(self.ranks.most([-float(engine.micro_batch_tokens)])[0])
+        if smallest < engine.micro_batch_tokens:
+            halved = (*engine.halved_at, number)
+            self.learner.engine = replace(engine, micro_batch_tokens=smallest, halved_at=halved)
+            self.console.warn(
+                f"out of memory elsewhere at step {number}: micro-batches of {smallest:,} tokens from here on"
+            )
 
     def _groups(self, rows: list[int]) -> list[list[int]]:
         engine = self.learner.engine
@@ -269,7 +285,10 @@ class _Fit(Generic[B]):
                 return None
             if folder.is_dir():
                 sweep(folder)
-            return newest_checkpoint(folder, self.writer.identity, self.console)
+            newest = newest_checkpoint(folder, self.writer.identity, self.console)
+            if newest:
+                refuse_other_tensors(newest, self.learner.trained(), optimizer_tensors(self.step, self.names))
+            return newest
 
         found = self.ranks.together(read)
         if not self.ranks.is_shared:
@@ -289,12 +308,15 @@ class _Fit(Generic[B]):
     def _adopt_engine(self, found: Checkpoint) -> None:
         self.learner.engine, remarks = go_on_with(self.learner.engine, found.state["engine"])
         self.step.autocast = self.learner.engine.autocast()
+        remarks += other_versions(found)
         for remark in remarks:
             self.console.warn(remark)
 
     def _begin(self, found: Checkpoint | None) -> None:
         """Weights, optimizer, counters and chance as they were after the checkpoint's step, or as at the start."""
         seed, rank = self.config.seed, self.ranks.rank
+        names = [self.names[id(p)] for p in self.step.parameters]
+        self.step.watch = GradientWatch(names, found.state["watch"] if found else None)
         if found is None:
             if rank:
                 seed_everything(derive_seed(seed, "dropout", rank))
@@ -306,39 +328,40 @@ class _Fit(Generic[B]):
         self.validation.restore(state["validation"], {name: tensor.clone() for name, tensor in best.items()})
         self.seconds, self.checkpoint_seconds = state["seconds"], state["checkpoint_seconds"]
         self.skipped, self.resumed_at = state["skipped"], [*state["resumed_at"], found.step]
-        self.writer.newest = found.step
+        self.saving.saved = found.step
         if rank < len(state["random"]):
             set_random_state(state["random"][rank], self.learner.engine.device)
         else:
             seed_everything(derive_seed(seed, "dropout", rank, found.step))
         self.console.say(f"  goes on after step {found.step:,} of {self.plan.total_steps:,}")
 
-    def _snapshot(self, step: int, take: Take) -> Checkpoint | None:
-        """Everything that decides the future, as `take` gives it; None in all processes but the first."""
-        trained, optimizer = self.learner.trained(), optimizer_tensors(self.step, self.names)
-        refuse_non_finite(trained, step)
-        refuse_non_finite(optimizer, step)
+    def _state(self, step: int) -> dict[str, Any]:
+        """Everything that decides the future but the tensors. Raises `NonFiniteError` where those cannot be saved."""
+        refuse_non_finite(self.learner.trained(), step)
+        refuse_non_finite(optimizer_tensors(self.step, self.names), step)
         chance = self.ranks.gather(random_state(self.learner.engine.device))
-        if not self.ranks.is_first:
-            return None
         self._count_seconds()
-        best = self.validation.best_weights
-        state = {
+        assert self.step.watch
+        return {
             "engine": self.learner.engine.facts(),
             "validation": self.validation.state(),
+            "watch": self.step.watch.state(),
             "seconds": self.seconds,
             "checkpoint_seconds": self.checkpoint_seconds + self.saving.seconds,
             "skipped": self.skipped,
             "resumed_at": self.resumed_at,
             "random": chance,
-            "torch": torch.__version__,
+            "software": software(),
         }
+
+    def _fill(self, step: int, state: dict[str, Any], take: Take) -> Checkpoint:
+        best = self.validation.best_weights
         return Checkpoint(
             step=step,
             state=state,
-            weights=take(trained),
-            optimizer=take(optimizer),
-            # Nobody changes the best weights any more, so they need no copy where they already lie on the processor.
+            weights=take(self.learner.trained()),
+            optimizer=take(optimizer_tensors(self.step, self.names)),
+            # Nobody changes the best weights any more, so they need no copy.
             best=None if best is None or self.validation.best_step == step else as_they_are(best),
             metrics=list(self.log.lines),
         )
@@ -349,9 +372,10 @@ class _Fit(Generic[B]):
         self.seconds = self._before + time.perf_counter() - self._started - elsewhere
 
     def _stop_where_asked(self, step: int) -> None:
-        number = self.request.number
+        number = self.saving.asked
         if number is None:
             return
+        self.request.is_met = True
         stopped = Stopped(number, f"saved after step {step:,} of {self.plan.total_steps:,}; the same command goes on")
         raise stopped if self.ranks.is_first else SaidElsewhere(stopped.exit_code)
 

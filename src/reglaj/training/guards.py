@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from reglaj.core.errors import GateRefused, Problem, listing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ZERO_STEPS = 3
 """Steps of exactly no gradient after which a parameter is not reached. Not one: LoRA's A has none while B is zero."""
@@ -51,16 +56,34 @@ def refuse_non_finite(tensors: Mapping[str, Tensor], step: int) -> None:
         )
 
 
+def refuse_non_finite_scores(scores: NDArray[Any], what: str) -> None:
+    """Raises `NonFiniteError`: finite weights can be too large for what is made of them. scores: (rows, ...)."""
+    broken = int((~np.isfinite(scores.reshape(len(scores), -1))).any(axis=1).sum())
+    if broken:
+        raise NonFiniteError(
+            Problem(
+                given=f"{what} of {broken:,} of {len(scores):,} rows are not finite",
+                allowed="finite numbers",
+                why="the weights have grown so large that a forward pass overflows",
+                remedy="lower train.learning_rate; nothing of it was saved",
+            )
+        )
+
+
 class GradientWatch:
     """Whether every trainable parameter is reached. Looks at the first steps of a training and then costs nothing.
 
-    names: of the parameters, in their order. has_begun: the first steps are over, as after a resume.
+    names: of the parameters, in their order. before: what `state` gave, where a training goes on.
     """
 
-    def __init__(self, names: Sequence[str], *, has_begun: bool = False) -> None:
+    def __init__(self, names: Sequence[str], before: Mapping[str, Any] | None = None) -> None:
         self.names = names
-        self._seen = ZERO_STEPS if has_begun else 0
-        self._unreached = set(names)
+        self._seen = before["seen"] if before else 0
+        self._unreached = set(before["unreached"] if before else names)
+
+    def state(self) -> dict[str, Any]:
+        """How far it has looked, as JSON values."""
+        return {"seen": self._seen, "unreached": sorted(self._unreached) if self.is_watching else []}
 
     @property
     def is_watching(self) -> bool:
@@ -89,6 +112,6 @@ class GradientWatch:
                 given=f"{len(names)} of {len(self.names)} trainable parameters get {what}",
                 allowed="a gradient for everything that is to be trained",
                 why=f"they would stay what they are, and the run would look trained: {listing(names, 8)}",
-                remedy="choose a method or target_modules that reach the loss, or freeze them; nothing was saved",
+                remedy="choose a method or target_modules that reach the loss, or freeze them; no model was saved",
             )
         )

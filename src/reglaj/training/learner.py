@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from reglaj.core.console import SILENT, Advance, Console
+from reglaj.core.errors import is_out_of_memory
 from reglaj.data.batching import micro_batches
 from reglaj.models.causal import ATTENTION_NAME
 from reglaj.models.encoding import TokenRows
@@ -21,7 +22,8 @@ from reglaj.models.heads import ScoreHead, pool
 from reglaj.models.packing import TokenBatch, hidden_states
 from reglaj.models.vocabulary import VocabularyHead
 from reglaj.training.engine import EVALUATION_FACTOR, Engine
-from reglaj.training.memory import is_out_of_memory, nothing_smaller, release_memory
+from reglaj.training.guards import refuse_non_finite_scores
+from reglaj.training.memory import nothing_smaller, release_memory
 from reglaj.training.parallel import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -174,7 +176,9 @@ class Learner:
         with self.evaluating(), console.progress(description, len(rows)) as advance:
             self.each_group(rows.lengths, work, advance)
         width = int(self.ranks.most([ordered.shape[1]])[0])  # a process may have had nothing to do
-        return self.ranks.sum_array(ordered if len(ordered) else np.zeros((len(rows), width), dtype=np.float32))
+        whole = self.ranks.sum_array(ordered if len(ordered) else np.zeros((len(rows), width), dtype=np.float32))
+        refuse_non_finite_scores(whole, "the scores")
+        return whole
 
     def save(self, folder: Path) -> None:
         """What was learnt: the method's files and the head, directly in `folder`."""

@@ -1,4 +1,4 @@
-"""Out of memory: how it is told from other errors, and how a pass is cut smaller."""
+"""Out of memory: how a pass is cut smaller."""
 
 from __future__ import annotations
 
@@ -8,15 +8,6 @@ from collections.abc import Sequence
 import torch
 
 from reglaj.core.errors import EnvironmentFault, environment_fault
-
-_SAID = ("can't allocate memory", "not enough memory", "out of memory")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a device or on the processor (where torch raises a plain `RuntimeError`)."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _SAID)
 
 
 def release_memory() -> None:

@@ -24,6 +24,7 @@ from reglaj.core.errors import (
     SaidElsewhere,
     UserError,
     environment_fault,
+    is_out_of_memory,
     user_error,
 )
 
@@ -132,7 +133,10 @@ class Ranks:
                 torch.distributed.broadcast(tensors[name], src=0)
 
     def together(self, work: Callable[[], T]) -> T:
-        """What `work` gives in each process. Where it fails in one, it has failed in all, and the first tells of it."""
+        """What `work` gives in each process. Where it fails in one, it has failed in all, and the first tells of it.
+
+        `work` itself must not speak with the other processes: the one that fails would not listen any more.
+        """
         result, fault = _attempt(work)
         self._raise_first(fault)
         return result  # type: ignore[return-value]
@@ -274,6 +278,8 @@ def _peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # also what torch.distributed has of its own
+        if is_out_of_memory(error):
+            raise
         if os.environ.get("RANK", "0") != "0":
             raise SaidElsewhere(EnvironmentFault.exit_code) from error
         raise environment_fault(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,13 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reglaj.core.errors import environment_fault, is_out_of_memory, listing
+from reglaj.core.runs import software
 from reglaj.core.signals import StopRequest
 from reglaj.training.checkpoints import Checkpoint, prune, write_checkpoint
-from reglaj.training.memory import is_out_of_memory
 from reglaj.training.parallel import Ranks
 from reglaj.training.step import FinishedStep, Step
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_DECIDING = ("torch", "transformers", "peft")
 
 
 Take = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
@@ -27,17 +30,13 @@ Take = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 class CheckpointWriter:
-    """Writes one checkpoint at a time. What goes wrong in its thread is raised by the next call.
-
-    written: how many are on disk. newest: the step of the last one, found or written.
-    """
+    """Writes one checkpoint at a time. What goes wrong in its thread is raised by the next call."""
 
     def __init__(self, folder: Path, identity: str, keep: int) -> None:
         self.folder = folder
         self.identity = identity
         self.keep = keep
-        self.written = 0
-        self.newest = 0
+        self._is_abandoned = False
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -61,12 +60,15 @@ class CheckpointWriter:
             self._thread.join()
             self._thread = None
 
+    def abandon(self) -> None:
+        """What is being written is not to appear any more: others may be in the run before it would."""
+        self._is_abandoned = True
+
     def _write(self, checkpoint: Checkpoint) -> None:
         try:
-            write_checkpoint(self.folder, checkpoint, self.identity)
-            prune(self.folder, self.keep)
-            self.written += 1
-            self.newest = checkpoint.step
+            write_checkpoint(self.folder, checkpoint, self.identity, is_wanted=lambda: not self._is_abandoned)
+            if not self._is_abandoned:
+                prune(self.folder, self.keep)
         except BaseException as error:
             self._error = error
 
@@ -74,15 +76,17 @@ class CheckpointWriter:
 class Saving:
     """Hangs on the loop: saves when it is time, and ends the loop where a signal has asked for it.
 
-    snapshot: the training after a step, its tensors taken that way; None in processes that do not write.
-    every: steps between checkpoints; minutes: the longest time between them. Both may be None. seconds: what the
-    training has waited for all of it.
+    state: everything but the tensors, after asking all processes. fill: a checkpoint of a step with that state and its
+    tensors taken that way; called where it is written. every: steps between checkpoints; minutes: the longest time
+    between them. Both may be None. saved: the step of the last one, found or begun, the same in every process.
+    asked: the signal that ends the training, the same in every process. seconds: what the training has waited.
     """
 
     def __init__(
         self,
         writer: CheckpointWriter,
-        snapshot: Callable[[int, Take], Checkpoint | None],
+        state: Callable[[int], dict[str, Any]],
+        fill: Callable[[int, dict[str, Any], Take], Checkpoint],
         *,
         every: int | None,
         minutes: float | None,
@@ -90,69 +94,68 @@ class Saving:
         ranks: Ranks,
     ) -> None:
         self.writer = writer
-        self.snapshot = snapshot
+        self.state = state
+        self.fill = fill
         self.every = every
         self.minutes = minutes
         self.request = request
         self.ranks = ranks
+        self.saved = 0
+        self.asked: signal.Signals | None = None
         self.seconds = 0.0
         self._since = time.monotonic()
         self._copies = Copies()
 
     def after_step(self, finished: FinishedStep) -> bool:
         is_due = self._is_due(finished.step)
-        asked = self.request.number
         # All processes stop and save after the same step, whichever of them the signal or the clock has reached.
-        stop, due = self.ranks.most([float(asked or 0), float(is_due)])
-        if stop and asked is None:
-            self.request.number = _signal(int(stop))
-        if due and not stop:
+        asked, due = self.ranks.most([float(self.request.number or 0), float(is_due)])
+        if asked:
+            self.asked = signal.Signals(int(asked))
+        elif due:
             self.save(finished.step)
-        return bool(stop)
+        return bool(asked)
 
     def save(self, step: int) -> None:
         """Begin a checkpoint of this step, unless it is there already."""
-        if step == self.writer.newest:
-            return
         started = time.perf_counter()
         self.writer.wait()  # the copy goes where the one before it lay
-        try:
+        if step != self.saved:
             self._submit(step, self._copies.take)
+        self._since = time.monotonic()
+        self.seconds += time.perf_counter() - started
+
+    def finish(self, step: int) -> None:
+        """A checkpoint of this step, on disk when this returns in any process; and whether a stop was asked for."""
+        started = time.perf_counter()
+        self.writer.wait()
+        if step != self.saved:
+            self._submit(step, as_they_are)  # nothing moves any more
+        self.ranks.together(self.writer.wait)  # a process that left before would have the others ended
+        (asked,) = self.ranks.most([float(self.request.number or 0)])
+        self.asked = signal.Signals(int(asked)) if asked else None
+        self.seconds += time.perf_counter() - started
+
+    def _submit(self, step: int, take: Take) -> None:
+        state = self.state(step)
+        self.saved = step
+        if not self.ranks.is_first:
+            return
+        try:
+            self.writer.submit(self.fill(step, state, take))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             # No room for a copy: then the training waits until the tensors themselves are written.
             self._copies = Copies()
-            self._submit(step, as_they_are)
+            self.writer.submit(self.fill(step, state, as_they_are))
             self.writer.wait()
-        self._since = time.monotonic()
-        self.seconds += time.perf_counter() - started
-
-    def finish(self, step: int) -> None:
-        """A checkpoint of this step, on disk when this returns."""
-        started = time.perf_counter()
-        self.writer.wait()
-        if step != self.writer.newest:
-            self._submit(step, as_they_are)  # nothing moves any more
-            self.writer.wait()
-        self.seconds += time.perf_counter() - started
-
-    def _submit(self, step: int, take: Take) -> None:
-        checkpoint = self.snapshot(step, take)
-        if checkpoint is not None:
-            self.writer.submit(checkpoint)
 
     def _is_due(self, step: int) -> bool:
         if self.every is not None and step % self.every == 0:
             return True
         # Never less than nothing: a monotonic clock does not care what the wall's one is set to.
         return self.minutes is not None and time.monotonic() - self._since >= self.minutes * 60
-
-
-def _signal(number: int) -> Any:
-    import signal
-
-    return signal.Signals(number)
 
 
 class Copies:
@@ -202,6 +205,29 @@ def restore_optimizer(step: Step[Any], names: Mapping[int, str], tensors: Mappin
         state["step"].fill_(float(tensors["steps"][number]))
         for moment in _MOMENTS:
             state[moment].copy_(tensors[f"{name}.{moment}"])
+
+
+def refuse_other_tensors(found: Checkpoint, trained: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
+    """Raises `EnvironmentFault` where libraries name or shape what is trained otherwise than when it was saved."""
+    for ours, theirs in ((trained, found.weights), (optimizer, found.optimizer)):
+        expected, saved = ({name: tuple(t.shape) for name, t in tensors.items()} for tensors in (ours, theirs))
+        different = sorted(name for name in expected.keys() | saved.keys() if expected.get(name) != saved.get(name))
+        if different:
+            raise environment_fault(
+                f"the checkpoint of step {found.step} has other tensors than this model: {listing(different, 4)}",
+                allowed="the libraries that it was begun with",
+                why=f"it was written with {found.state['software']}, and here are {software()}",
+                remedy="install those versions and give the same command, or take a new run with --fresh",
+            )
+
+
+def other_versions(found: Checkpoint) -> list[str]:
+    """A sentence where libraries that decide the last digits are not those of the checkpoint."""
+    now, then = software(), found.state["software"]
+    changed = [
+        f"{name} {now.get(name)} (was {then.get(name)})" for name in _DECIDING if now.get(name) != then.get(name)
+    ]
+    return [f"goes on with {', '.join(changed)}: the last digits may differ"] if changed else []
 
 
 def random_state(device: str) -> dict[str, Any]:

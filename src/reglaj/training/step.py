@@ -14,10 +14,10 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from reglaj.core.errors import Problem, listing
+from reglaj.core.errors import Problem, is_out_of_memory, listing
 from reglaj.objectives.base import Objective
 from reglaj.training.guards import GradientWatch, NonFiniteError, non_finite_names
-from reglaj.training.memory import is_out_of_memory, release_memory
+from reglaj.training.memory import release_memory
 from reglaj.training.parallel import ALONE, Ranks
 
 __all__ = ["FinishedStep", "NonFiniteError", "Step", "StepResult"]
@@ -91,7 +91,7 @@ class Step(Generic[B]):
         totals = self._totals(micro_batches)
         loss, micro_batches = self._within_memory(micro_batches, totals, again)
         has_gradient = self._has_gradient()
-        self.ranks.sum_gradients(self.parameters)
+        self.ranks.sum_gradients([p for p, has in zip(self.parameters, has_gradient, strict=True) if has])
         norms = self._gradient_norms()
         # One synchronisation a step on an accelerator, for all figures at once.
         loss_value, norm_value, *each = torch.cat((loss[None], torch.linalg.vector_norm(norms)[None], norms)).tolist()
@@ -99,7 +99,7 @@ class Step(Generic[B]):
         if not (_is_finite(loss_value) and _is_finite(norm_value)):
             self.optimizer.zero_grad(set_to_none=True)
             raise self._non_finite(number, loss_value, micro_batches)
-        if has_gradient is not None and self.watch is not None:
+        if self.watch is not None and self.watch.is_watching:
             found = iter(each)
             self.watch.look(number, has_gradient, [next(found) if has else 0.0 for has in has_gradient])
         if self.max_grad_norm is not None and norm_value > self.max_grad_norm:
@@ -155,10 +155,8 @@ class Step(Generic[B]):
                 torch.cuda.set_rng_state(chance[1], device)
             micro_batches = again()
 
-    def _has_gradient(self) -> list[bool] | None:
-        """Of each parameter, in any process; None when nobody wants to know."""
-        if self.watch is None or not self.watch.is_watching:
-            return None
+    def _has_gradient(self) -> list[bool]:
+        """Of each parameter, in any process. Without one the optimizer leaves it alone, however many processes."""
         return [bool(has) for has in self.ranks.most([float(p.grad is not None) for p in self.parameters])]
 
     def _gradient_norms(self) -> Tensor:
@@ -184,11 +182,11 @@ class Step(Generic[B]):
                     guilty.append(row)
         everywhere = self.ranks.gather([self._places(guilty), self._places(rows)])
         named, every = ([name for one in everywhere for name in one[which]] for which in (0, 1))
-        what = "the loss" if not _is_finite(loss) else "the gradient"
+        what = f"the loss is not finite ({loss})" if not _is_finite(loss) else "the gradient is not finite"
         error = NonFiniteError(
             Problem(
                 where=f"step {number}",
-                given=f"{what} is not finite ({loss})",
+                given=what,
                 allowed="finite losses and gradients",
                 why=(
                     f"it comes from the rows {listing(named, 8)}"
