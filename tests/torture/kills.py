@@ -91,8 +91,8 @@ def _trial(scene: Scene, folder: Path, chance: random.Random, kills: int) -> Tri
     for _ in range(kills):
         moment = draw_moment(chance, scene.calm, KINDS, run.step())
         _note(log, f"{moment}, at step {run.step()}")
+        resumed += run.can_go_on()
         attempt = scene.start(run, log)
-        resumed += bool(run.saves()[0])
         moment.wait_for(attempt, run, total)
         code = attempt.kill()
         if code != KILLED:
@@ -102,7 +102,7 @@ def _trial(scene: Scene, folder: Path, chance: random.Random, kills: int) -> Tri
         phases.append(run.phase(total))
         _note(log, f"killed {phases[-1]}, at step {run.step()}; {run.saves()}")
         problems += run.damages()
-    could_go_on, before = bool(phases) and bool(run.saves()[0]), time.time()
+    could_go_on, before = run.can_go_on(), time.time()
     last = scene.start(run, log)
     end = last.ended(PATIENCE_S)
     if end != 0:

@@ -45,6 +45,10 @@ class RunFolder:
             return int(json.loads(whole.rpartition(b"\n")[2])["step"])
         return 0
 
+    def can_go_on(self) -> bool:
+        """Whether there is a checkpoint to begin from, and something left to do."""
+        return bool(self.saves()[0]) and read_manifest(self.path).get("status") != "finished"
+
     def is_saved_to_the_end(self, total_steps: int) -> bool:
         """Whether the checkpoint after the last step is on disk, or what comes after it."""
         return f"step-{total_steps:06d}" in self.saves()[0] or (self.path / "model").exists()
