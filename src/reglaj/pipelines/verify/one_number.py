@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from reglaj.training.fit import Supervision
 
 ROWS = 32
+TOKENS = 4096
+"""Rows are taken up to so many of both, and never fewer than two: on two cores a small decoder needs half a minute."""
 TOLERANCE = 1e-5
 """Of the loss relative to it, and of each gradient."""
 
@@ -72,7 +74,9 @@ def _some_rows(assembled: Assembled, encoded: Encoded) -> list[int]:
     from reglaj.training.fit import plan_for
 
     plan = plan_for(assembled.recipe.train, encoded.rows)
-    return [row for step in plan.steps(0) for row in step][:ROWS]
+    rows = [row for step in plan.steps(0) for row in step][:ROWS]
+    fitting = int((encoded.rows.lengths[rows].cumsum() <= TOKENS).sum())
+    return rows[: max(fitting, 2)]
 
 
 @contextlib.contextmanager
