@@ -7,7 +7,8 @@ and full. The time goes from the first step to the last but one of 161, so that 
 at the end, which both sides write, does not. Processor time counts every thread, the one that writes too.
 
 start: `reglaj train` from the start of the process to the first step that it finishes, for a new run and for one that
-was killed after its second step, in turns. The data is prepared already in both cases, as it always is on resume.
+was killed after its second step, in turns. The data is prepared already in both cases, as it always is on resume, and
+the rows are of one length, so that every step is the same work.
 
 runs: `reglaj runs` over 500 run folders, copies of a finished tiny run of which some were killed or failed.
 
@@ -29,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -36,16 +38,16 @@ from typing import Any
 
 from killing.sides import Reglaj, write_material
 
-ROOT = Path(__file__).resolve().parents[1]
 STEPS, EVERY = 161, 50
 LIMITS = {"lora": 0.03, "full": 0.10, "start": 1.3, "runs_s": 1.0}
 RUNS = 500
 SIDES = {"checkpoints": {"checkpoint_every": EVERY}, "none": {"checkpoint_every": None}}
 RATES = {"full": 1e-4, "lora": 2e-3}
-STARTS: dict[str, tuple[str, list[str]]] = {
-    "MiniLM, full": ("medical.yaml", ["train.batch_size=8", "method.train_embeddings=true"]),
-    "SmolLM2-135M, LoRA": ("finance.yaml", ["train.batch_size=2"]),
+STARTS: dict[str, dict[str, Any]] = {
+    "MiniLM, full": {"task": "classify", "model": "starter:minilm", "data": "starter:medical", "method": "full"},
+    "SmolLM2-135M, LoRA": {"task": "chat", "model": "starter:smollm2", "data": "starter:finance", "method": "lora"},
 }
+START_ROWS = 60
 PATIENCE_S = 600.0
 
 
@@ -126,9 +128,10 @@ def _more(result: dict[str, Any], key: str) -> float:
 def start(folder: Path, repeats: int) -> dict[str, Any]:
     """Seconds from the start of the process to its first finished step: new and resumed."""
     results: dict[str, Any] = {}
-    for name, (recipe, overrides) in STARTS.items():
-        place = folder / recipe.partition(".")[0]
-        command = [str(ROOT / "recipes" / recipe), "train.checkpoint_every=2", *overrides]
+    for name, parts in STARTS.items():
+        place = folder / parts["task"]
+        place.mkdir(parents=True)
+        command = [str(write_start(place, parts))]
         prepared, killed = place / "prepared", place / "killed"
         reglaj("data", *command, "--runs", str(prepared))
         shutil.copytree(prepared, killed)
@@ -145,6 +148,28 @@ def start(folder: Path, repeats: int) -> dict[str, Any]:
         ratios = {key: medians["resumed"][key] / medians["new"][key] for key in ("wall_s", "processor_s")}
         results[name] = {"times": times, "ratio": ratios}
     return results
+
+
+def write_start(place: Path, parts: dict[str, Any]) -> Path:
+    """A recipe on the rows of a starter that are nearest to the middle length."""
+    from reglaj.models.starters import fetch
+
+    lines = fetch(parts["data"]).read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if '"Unknown"' not in line]
+    middle = statistics.median(map(len, lines))
+    chosen = sorted(lines, key=lambda line: abs(len(line) - middle))
+    if parts["task"] == "classify":  # two labels are enough
+        labels = [label for label, _ in Counter(json.loads(line)["label"] for line in chosen[:500]).most_common(2)]
+        chosen = [line for line in chosen if json.loads(line)["label"] in labels]
+    (place / "rows.jsonl").write_text("\n".join(chosen[:START_ROWS]) + "\n", encoding="utf-8")
+    recipe = {
+        "name": "start",
+        **parts,
+        "data": {"sources": [{"path": str(place / "rows.jsonl")}]},
+        "train": {"max_steps": 20, "batch_size": 2, "checkpoint_every": 2, "evaluate_every": 20},
+    }
+    (place / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    return place / "recipe.yaml"
 
 
 def until_step(command: list[str], runs: Path, is_enough: Callable[[Path], bool]) -> dict[str, float]:
