@@ -100,7 +100,7 @@ def load_run(run: Path, console: Console = SILENT) -> Assembled:
     _check_files(run)
     recipe = load_recipe(run / "recipe.yaml", ["train.device=auto"])
     task = TASKS.get(recipe.task).load(folder)
-    assembled = assemble(recipe, _base_of(run, recipe, console), task, folder)
+    assembled = assemble(recipe, base_of(run, recipe, console), task, folder)
     task.verify(folder)
     assembled.learner.load(folder)
     return assembled
@@ -119,7 +119,7 @@ def _check_files(run: Path) -> None:
             )
 
 
-def _base_of(run: Path, recipe: Recipe, console: Console) -> ModelFacts:
+def base_of(run: Path, recipe: Recipe, console: Console) -> ModelFacts:
     """The base that a run stands on, or the run's own model where a base is not needed and no longer there."""
     folder = run / "model"
     base = json.loads((folder / "base.json").read_text(encoding="utf-8"))

@@ -134,9 +134,9 @@ class Subject:
     @cached_property
     def base(self) -> ModelFacts:
         """The base that the run stands on. Raises `UserError` where it is needed and is gone or has changed."""
-        from reglaj.pipelines.assemble import _base_of
+        from reglaj.pipelines.assemble import base_of
 
-        return _base_of(self.path, self.recipe, self.console)
+        return base_of(self.path, self.recipe, self.console)
 
     @cached_property
     def assembled(self) -> Assembled:
