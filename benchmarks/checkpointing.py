@@ -3,8 +3,8 @@
     python benchmarks/checkpointing.py [--parts cost,start,runs] [--repeats 3]
 
 cost: the same training of MiniLM on medical questions with a checkpoint every 50 steps and with none, in turns, LoRA
-and full. The time goes from the first step to the last but one of 161, so that three checkpoints lie in it and the one
-at the end, which both sides write, does not. Processor time counts every thread, the one that writes too.
+and full. The time goes from the first step to the last but one of 105, so that two checkpoints lie in it and the one at
+the end, which both sides write, does not. Processor time counts every thread, the one that writes too.
 
 start: `reglaj train` from the start of the process to the first step that it finishes, for a new run and for one that
 was killed after its second step, in turns. The data is prepared already in both cases, as it always is on resume, and
@@ -38,7 +38,7 @@ from typing import Any
 
 from killing.sides import Reglaj, write_material
 
-STEPS, EVERY = 161, 50
+STEPS, EVERY = 105, 50
 LIMITS = {"lora": 0.03, "full": 0.10, "start": 1.3, "runs_s": 1.0}
 RUNS = 500
 SIDES = {"checkpoints": {"checkpoint_every": EVERY}, "none": {"checkpoint_every": None}}
@@ -52,7 +52,7 @@ PATIENCE_S = 600.0
 
 
 def recipe_of(method: str, side: str) -> dict[str, Any]:
-    """The training whose time is taken. Four small evaluations, so that the best weights are in the checkpoints."""
+    """The training whose time is taken. Two small evaluations, so that the best weights are in the checkpoints."""
     train = {"max_steps": STEPS, "batch_size": 32, "learning_rate": RATES[method], "evaluate_every": 40}
     return {
         "name": f"{method}-{side}",
