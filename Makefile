@@ -24,7 +24,7 @@ demo: $(STAMP) ## trains on the medical starter and shows what came of it
 	@$(PY) scripts/demo.py
 
 test: $(STAMP) ## every test; those that measure time or memory alone, at the end
-	@$(TEST_ENV) $(PY) -m pytest -n 2 --dist loadfile -m "not alone"
+	@$(TEST_ENV) $(PY) -m pytest -n 2 --dist loadfile -m "not alone and not torture"
 	@$(PY) -m pytest -m alone
 
 lint: $(STAMP) ## ruff, mypy, and the rules of CONTRIBUTING.md
@@ -45,5 +45,6 @@ torture: $(STAMP) ## property tests with ever new examples; trainings killed and
 		seed=$$RANDOM; echo "== round $$round of $(TORTURE_ROUNDS), seed $$seed"; \
 		$(TEST_ENV) $(PY) -m pytest -q -n 2 -m hypothesis --hypothesis-profile=torture --hypothesis-seed=$$seed; \
 	done
+	@echo "== several processes"; $(TEST_ENV) $(PY) -m pytest -q -m torture
 	@echo "== kills"; $(PY) scripts/torture.py kills
 	@echo "== full disks"; $(PY) scripts/torture.py disk --case all

@@ -166,6 +166,7 @@ if os.environ.get("RANK"):
 """
 
 
+@pytest.mark.torture
 def test_memory_that_one_process_lacks_is_less_for_all(recipe, single, tmp_path):
     done = run(recipe, tmp_path, "--processes", "2", "--json", **planted(tmp_path / "site", _SHORT_OF_MEMORY))
     assert done.returncode == 0, done.stderr
@@ -191,6 +192,7 @@ if os.environ.get("RANK"):
 """
 
 
+@pytest.mark.torture
 def test_an_interrupt_reaches_all_is_said_once_and_waits_for_the_disk(recipe, tmp_path):
     launcher = subprocess.Popen(
         command(recipe, tmp_path, "--processes", "2", "train.epochs=90", "train.max_steps=null", "--fresh"),
@@ -237,6 +239,7 @@ def test_what_cannot_be_shared_out_is_refused(recipe, tmp_path):
         assert done.returncode == 2 and "--processes" in done.stderr, done.stderr
 
 
+@pytest.mark.torture
 def test_conversations_are_trained_and_answered_by_two(tmp_path):
     values = {
         "name": "talk",
