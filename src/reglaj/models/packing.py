@@ -30,11 +30,13 @@ PROBE_TOLERANCE = 1e-3
 class TokenBatch:
     """Some texts as tokens, in the order they were given.
 
-    input_ids: (T,) long. lengths: tokens of each text, B of them.
+    input_ids: (T,) long. lengths: tokens of each text, B of them. states: (T, D) hidden states that enter the lowest
+    trained layer, where they are cached; then the layers below it are not run.
     """
 
     input_ids: Tensor
     lengths: tuple[int, ...]
+    states: Tensor | None = None
 
     @classmethod
     def of(cls, rows: list[np.ndarray[Any, Any]], device: torch.device | str = "cpu") -> TokenBatch:
