@@ -38,6 +38,8 @@ class Engine:
     processes: int = 1
     halved_at: tuple[int, ...] = ()
     """Steps at which memory did not suffice and the micro-batch was halved."""
+    trunk_cache: str = ""
+    """Whether frozen layers are run once (`on` or `off`) and why; empty until it is decided."""
 
     def facts(self) -> dict[str, Any]:
         """For the manifest, as JSON values."""
@@ -62,6 +64,8 @@ def go_on_with(engine: Engine, before: Mapping[str, Any]) -> tuple[Engine, list[
         told = f"begun on {before.get('device')}, goes on on {engine.device}: the last digits may differ from one run"
         return engine, [told]
     names = ["precision", "layout", "layout_reason", "micro_batch_tokens", "halved_at"]
+    if not engine.trunk_cache:  # what was decided on this start is what is so
+        names.append("trunk_cache")
     remarks = []
     if before.get("processes") == engine.processes:
         names.append("threads")
