@@ -57,7 +57,12 @@ def interval(run: reglaj.Run) -> Any:
     return run.report["test"]["macro_f1"]
 
 
+def trunk_cache(run: reglaj.Run) -> Any:
+    return run.report["engine"]["trunk_cache"]
+
+
 LORA = {"method.name": "lora", "method.rank": 4, "method.dropout": 0.0}
+PROBE = {"method.name": "linear-probe"}
 # Looked at after every step, no training gets better each time, whatever the last digits of a processor are.
 RESTLESS = {"train.learning_rate": 0.03, "train.schedule": "constant", "train.epochs": 12, "train.evaluate_every": 1}
 # Key: (what is changed, what must differ; overrides of both sides). Sections are named by their dotted key.
@@ -99,6 +104,8 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "train.model_dropout": (0.0, weights, {}),
     "train.seed": (4, weights, {}),
     "train.precision": ("bfloat16", weights, {}),
+    "train.trunk_cache": ("off", trunk_cache, PROBE),
+    "train.trunk_cache_gb": (1e-6, trunk_cache, PROBE),
     "train.early_stopping.metric": (
         "validation_loss", steps, {"train.learning_rate": 0.003, "train.epochs": 12, "train.evaluate_every": 1},
     ),

@@ -24,6 +24,8 @@ from reglaj.core.runs import LOCK
 
 DATA = ".data"
 """The folder beside the runs in which their data lies, each set once."""
+STATES = ".cache/trunk"
+"""The folder beside the runs in which what frozen layers made of rows is kept."""
 _NAMED_LIKE_A_RUN = re.compile(r".+-\d{3,}")
 _CHECKPOINT = re.compile(r"step-(\d{6,})")
 _MOST = 1e300

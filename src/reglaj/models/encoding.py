@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from reglaj.models.packing import TokenBatch
+    from reglaj.models.trunk import RowStates
 
 TokenArray = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -15,11 +21,12 @@ TokenArray = np.ndarray[Any, np.dtype[np.int32]]
 class TokenRows:
     """Token ids of many texts, one after the other: four bytes a token however many texts there are.
 
-    flat: (all tokens,) int32. starts: (rows + 1,) int64.
+    flat: (all tokens,) int32. starts: (rows + 1,) int64. states: what frozen layers make of each, where it is kept.
     """
 
     flat: TokenArray
     starts: np.ndarray[Any, np.dtype[np.int64]]
+    states: RowStates | None = None
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> TokenRows:
@@ -39,6 +46,13 @@ class TokenRows:
     def lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Tokens of each row: (rows,)."""
         return np.diff(self.starts)
+
+    def batch(self, rows: Sequence[int], device: torch.device | str = "cpu") -> TokenBatch:
+        """Some rows as the model takes them, in the order given."""
+        from reglaj.models.packing import TokenBatch
+
+        tokens = TokenBatch.of([self[row] for row in rows], device)
+        return tokens if self.states is None else replace(tokens, states=self.states.of(rows, device))
 
 
 _PLAIN = {"return_attention_mask": False, "return_token_type_ids": False}

@@ -44,7 +44,12 @@ class ScoreHead(nn.Module):
 
     def forward(self, hidden: Tensor, lengths: tuple[int, ...]) -> Tensor:
         """hidden: (T, D). Returns scores (B, outputs)."""
-        return self.linear(self.dropout(pool(hidden, lengths, self.pooling)))
+        return self.scores(pool(hidden, lengths, self.pooling))
+
+    def scores(self, pooled: Tensor) -> Tensor:
+        """pooled: (B, D), one vector per text. Returns scores (B, outputs)."""
+        scores: Tensor = self.linear(self.dropout(pooled))
+        return scores
 
     def save(self, folder: Path) -> None:
         """Write head.safetensors and head.json."""

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -306,6 +306,7 @@ def _supervise(
 ) -> tuple[Supervision[Any], dict[str, int]]:
     """What the task hands to the loop, and how many texts were cut. The run keeps what is learnt from."""
     from reglaj.training.fit import Supervision
+    from reglaj.training.trunk_cache import attach_states
 
     task, learner, max_tokens = assembled.task, assembled.learner, assembled.max_tokens
     encoded = task.encode(data.train(), assembled.tokenizer, max_tokens)
@@ -313,11 +314,14 @@ def _supervise(
     cut = {"train": encoded.cut, "validation": validation.cut}
     if any(cut.values()):
         console.warn(f"texts longer than {max_tokens} tokens were cut at the end: {cut}")
+    parts, settings = (encoded.rows, validation.rows), assembled.recipe.train
+    rows = attach_states(learner, parts, settings, path.parent, console, data_key=data.key)
+    encoded, validation = replace(encoded, rows=rows[0]), replace(validation, rows=rows[1])
     supervision = Supervision(
         rows=encoded.rows,
         load=lambda rows: task.batch(encoded, rows, learner.engine.device),
         forward=lambda batch: task.outputs(learner, batch),
-        objective=task.objective(assembled.recipe.train, encoded),
+        objective=task.objective(settings, encoded),
         row_places=task.row_places,
         cut_rows=task.cut_rows,
         measure=lambda: task.validate(learner, validation),

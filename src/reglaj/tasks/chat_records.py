@@ -179,13 +179,12 @@ def supervised_batch(encoded: Encoded, rows: Sequence[int], device: str) -> Supe
     import numpy as np
     import torch
 
-    from reglaj.models.packing import TokenBatch
     from reglaj.objectives.next_token import SupervisedBatch
 
     starts, flags = encoded.rows.starts, encoded.targets.flags
     flagged = [flags[starts[row] : starts[row + 1]] for row in rows]
     supervised = np.flatnonzero(np.concatenate(flagged))
-    tokens = TokenBatch.of([encoded.rows[row] for row in rows], device)
+    tokens = encoded.rows.batch(rows, device)
     places = torch.from_numpy(supervised).to(device)
     return SupervisedBatch(
         tokens=tokens,
@@ -198,13 +197,12 @@ def supervised_batch(encoded: Encoded, rows: Sequence[int], device: str) -> Supe
 
 def single_rows(batch: SupervisedBatch) -> list[SupervisedBatch]:
     """A batch as batches of one text each."""
-    from reglaj.models.packing import TokenBatch
+    from reglaj.models.trunk import single_texts
     from reglaj.objectives.next_token import SupervisedBatch
 
     singles, start = [], 0
-    texts = batch.tokens.input_ids.split(batch.tokens.lengths)
     parts = zip(
-        texts,
+        single_texts(batch.tokens),
         batch.predictors.split(batch.supervised),
         batch.targets.split(batch.supervised),
         batch.places,
@@ -213,14 +211,14 @@ def single_rows(batch: SupervisedBatch) -> list[SupervisedBatch]:
     for text, predictors, targets, place in parts:
         singles.append(
             SupervisedBatch(
-                tokens=TokenBatch(input_ids=text, lengths=(len(text),)),
+                tokens=text,
                 predictors=predictors - start,
                 targets=targets,
                 supervised=(len(targets),),
                 places=(place,),
             )
         )
-        start += len(text)
+        start += len(text.input_ids)
     return singles
 
 

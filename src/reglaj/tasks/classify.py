@@ -146,27 +146,21 @@ class Classify(Task):
     def batch(self, encoded: Encoded, rows: list[int], device: str) -> LabelledBatch:
         import torch
 
-        from reglaj.models.packing import TokenBatch
         from reglaj.objectives.cross_entropy import LabelledBatch
 
         return LabelledBatch(
-            tokens=TokenBatch.of([encoded.rows[row] for row in rows], device),
+            tokens=encoded.rows.batch(rows, device),
             labels=torch.from_numpy(encoded.targets[rows]).to(device),
             places=tuple(encoded.places[row] for row in rows),
         )
 
     def cut_rows(self, batch: LabelledBatch) -> list[LabelledBatch]:
-        from reglaj.models.packing import TokenBatch
+        from reglaj.models.trunk import single_texts
         from reglaj.objectives.cross_entropy import LabelledBatch
 
-        texts = batch.tokens.input_ids.split(batch.tokens.lengths)
         return [
-            LabelledBatch(
-                tokens=TokenBatch(input_ids=text, lengths=(len(text),)),
-                labels=batch.labels[i : i + 1],
-                places=(batch.places[i],),
-            )
-            for i, text in enumerate(texts)
+            LabelledBatch(tokens=text, labels=batch.labels[i : i + 1], places=(batch.places[i],))
+            for i, text in enumerate(single_texts(batch.tokens))
         ]
 
     def row_places(self, batch: LabelledBatch) -> tuple[str, ...]:

@@ -67,6 +67,12 @@ class TrainConfig(Config):
     """Overrides every dropout probability of the base model; null keeps the model's own."""
     gradient_checkpointing: bool = False
     """Keep one hidden state per layer and compute the rest again: a third more time for much less memory."""
+    trunk_cache: Literal["auto", "off"] = "auto"
+    """`auto` runs the frozen layers below the lowest trained one once, where that pays, and keeps on disk what they
+    give; no effect where the lowest layer learns. Never changes the result beyond rounding."""
+    trunk_cache_gb: float = Field(8.0, gt=0)
+    """Most room for such states in the runs folder, in 10^9 bytes, those of earlier trainings included (the oldest go
+    first); no effect where there are none."""
     seed: int = Field(0, ge=0)
     """Fixes the head's first weights, the order of batches and dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -20,6 +20,7 @@ from reglaj.models.causal import ATTENTION_NAME
 from reglaj.models.encoding import TokenRows
 from reglaj.models.heads import ScoreHead, pool
 from reglaj.models.packing import TokenBatch, hidden_states
+from reglaj.models.trunk import TrunkCut
 from reglaj.models.vocabulary import VocabularyHead
 from reglaj.training.engine import EVALUATION_FACTOR, Engine
 from reglaj.training.guards import refuse_non_finite_scores
@@ -48,6 +49,8 @@ class Learner:
         self.trunk_is_frozen = not handle.parameters()
         self.ranks: Ranks = ALONE
         """The processes that share the passes without gradients; set once the training's processes have joined."""
+        self.cut: TrunkCut | None = None
+        """How batches with kept states are run; set where there are such."""
         self._is_checkpointed = False
         self._attention: str = self.backbone.config._attn_implementation
 
@@ -56,11 +59,16 @@ class Learner:
         with torch.no_grad() if self.trunk_is_frozen else contextlib.nullcontext():
             # A model with an output matrix has its trunk as `base_model`; a bare trunk is its own.
             trunk = self.backbone.base_model
-            return hidden_states(trunk, tokens, self.engine.layout, self.facts.position_offset)
+            with self.cut.entering(tokens) if self.cut and tokens.states is not None else contextlib.nullcontext():
+                return hidden_states(trunk, tokens, self.engine.layout, self.facts.position_offset)
 
     def outputs(self, tokens: TokenBatch) -> Tensor:
         """Scores of each text: (B, C)."""
-        scores: Tensor = self.head(self.hidden(tokens), tokens.lengths)
+        scores: Tensor
+        if self.trunk_is_frozen and tokens.states is not None:  # then they are one vector per text
+            scores = self.head.scores(tokens.states)
+        else:
+            scores = self.head(self.hidden(tokens), tokens.lengths)
         return scores
 
     def token_losses(self, tokens: TokenBatch, predictors: Tensor, targets: Tensor) -> Tensor:
@@ -167,7 +175,7 @@ class Learner:
 
         def work(group: list[int]) -> None:
             nonlocal ordered
-            tokens = TokenBatch.of([rows[row] for row in group], self.engine.device)
+            tokens = rows.batch(group, self.engine.device)
             results = function(tokens).float().cpu().numpy()
             if not len(ordered):
                 ordered = np.zeros((len(rows), results.shape[1]), dtype=np.float32)
