@@ -187,9 +187,6 @@ def is_random_below(cut: TrunkCut, run: Run, training_run: Run, vocabulary: int)
     Seen rather than looked up, for a probability may be in a module, in the config or in a keyword. Draws leave no
     trace: the generators are afterwards where they were.
     """
-    config = getattr(cut.lower[0], "config", None)
-    if getattr(config, "layerdrop", 0.0):
-        return True  # a whole layer at a time: three passes need not meet it
     batch = probe_batch(vocabulary, next(cut.lower[0].parameters()).device)
     expected = cut.lower_states(batch, run)
     with torch.random.fork_rng():

@@ -188,7 +188,9 @@ def _cut(learner: Learner, layer: int) -> _Source:
         finally:
             learner.train(False)
 
-    if is_random_below(cut, learner.hidden, training_pass, vocabulary):
+    # Layers that are left out by chance are too rare to be met in a few passes.
+    drops_layers = getattr(learner.backbone.config, "layerdrop", 0.0)
+    if drops_layers or is_random_below(cut, learner.hidden, training_pass, vocabulary):
         raise _Off("dropout reaches below the lowest trained layer (train.model_dropout=0 would allow it)")
     learner.cut = cut
     return _Source(layer, None, lambda batch: cut.lower_states(batch, learner.hidden))
