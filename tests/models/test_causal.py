@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.tiny_chat import write_chat_model
 
-from reglaj.models import causal, packing
+from reglaj.models import attention, packing
 from reglaj.models.inspect import inspect_model
 from reglaj.models.loading import load_causal
 from reglaj.models.packing import TokenBatch, choose_layout, hidden_states
@@ -80,13 +80,13 @@ def leaking(
 
 def test_a_leak_between_texts_is_caught(decoder: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """One causal attention over the whole pack, as where `position_ids` alone are trusted."""
-    monkeypatch.setattr(causal, "causal_attention", leaking)
+    monkeypatch.setattr(attention, "packed_attention", leaking)
     try:
         layout, reason = choose_layout(decoder("llama").base_model, "llama", 0, 300)
     finally:
         monkeypatch.undo()
         packing.register_attention()
-    assert layout == "padded"
+    assert layout == "packed-masked-causal"
     assert "differs" in reason
 
 
@@ -94,7 +94,7 @@ def test_positions_that_do_not_restart_are_caught(
     decoder: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # GPT-2 learns absolute positions; rotary ones are relative, and a shift of a whole text is no difference to them.
-    monkeypatch.setattr(packing, "_positions", lambda batch, offset: torch.arange(len(batch.input_ids))[None])
+    monkeypatch.setattr(TokenBatch, "positions", property(lambda batch: torch.arange(len(batch.input_ids))))
     layout, reason = choose_layout(decoder("gpt2").base_model, "gpt2", 0, 300)
     assert layout == "padded"
     assert "differs" in reason

@@ -16,9 +16,9 @@ from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 from reglaj.data.batching import micro_batches
 from reglaj.data.conversation import Conversation
 from reglaj.models import packing
-from reglaj.models.causal import ATTENTION_NAME, causal_attention
+from reglaj.models.attention import ATTENTION_NAME, Texts, packed_attention
 from reglaj.models.inspect import inspect_model
-from reglaj.models.packing import register_attention
+from reglaj.models.packing import TokenBatch, register_attention
 from reglaj.pipelines.assemble import Assembled, assemble
 from reglaj.pipelines.recipe import load_recipe
 from reglaj.tasks.base import Encoded
@@ -140,7 +140,13 @@ class Measured:
 def test_packed_equals_alone(folders: dict[str, Path], family: str, method: str) -> None:
     packed = Measured(folders[family], method)
     assert packed.layout == "packed-causal" and packed.num_groups == 1
-    for budget, layout in [(1, None), (200, None), (1, "padded"), (BUDGET, "padded")]:
+    for budget, layout in [
+        (1, None),
+        (200, None),
+        (1, "padded"),
+        (BUDGET, "padded"),
+        (BUDGET, "packed-masked-causal"),
+    ]:
         other = Measured(folders[family], method, budget=budget, layout=layout)
         assert other.num_groups > 1 or budget == BUDGET
         loss, gradient = packed.distance(other)
@@ -152,13 +158,14 @@ def leak(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     """Packing gone wrong: texts see each other, or positions run on from one to the next."""
 
     def one_text(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:
-        return causal_attention(module, query, key, value, mask, **{**options, "lengths": (query.shape[2],)})
+        texts = Texts((query.shape[2],), query.device, is_causal=True)
+        return packed_attention(module, query, key, value, mask, **{**options, "texts": texts})
 
     if request.param == "attention":
         AttentionInterface.register(ATTENTION_NAME, one_text)
         monkeypatch.setattr(packing, "register_attention", lambda: None)
     else:
-        monkeypatch.setattr(packing, "_positions", lambda batch, offset: torch.arange(len(batch.input_ids))[None])
+        monkeypatch.setattr(TokenBatch, "positions", property(lambda batch: torch.arange(len(batch.input_ids))))
     yield
     register_attention()
 
@@ -173,7 +180,7 @@ def test_a_leak_would_be_seen(folders: dict[str, Path], leak: None) -> None:
 
 def test_the_engine_looks_before_it_packs(folders: dict[str, Path], leak: None) -> None:
     engine = learner_for(folders["gpt2"], "full").learner.engine
-    assert engine.layout == "padded" and "differs" in engine.layout_reason
+    assert engine.layout != "packed-causal" and "differs" in engine.layout_reason
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

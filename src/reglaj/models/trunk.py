@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reglaj.models.packing import PROBE_TOLERANCE, PadLayout, TokenBatch
+from reglaj.models.attention import PadLayout
+from reglaj.models.packing import PROBE_TOLERANCE, TokenBatch
 
 Run = Callable[[TokenBatch], Tensor]
 """The whole pass of a trunk: last hidden states (T, D)."""

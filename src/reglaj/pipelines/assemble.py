@@ -14,6 +14,7 @@ from reglaj.core.runs import read_manifest
 from reglaj.core.seeding import derive_seed, seed_everything
 from reglaj.methods import METHODS
 from reglaj.models.inspect import ModelFacts, inspect_model
+from reglaj.pipelines.forecast import shape_of
 from reglaj.pipelines.recipe import Recipe, load_recipe
 from reglaj.tasks import TASKS
 from reglaj.tasks.base import Task
@@ -53,10 +54,15 @@ def assemble(recipe: Recipe, facts: ModelFacts, task: Task, tokenizer_folder: Pa
     seed_everything(derive_seed(recipe.train.seed, "weights"))
     backbone: Any = task.load_model(facts, recipe.train.model_dropout).to(device)
     trunk = backbone.base_model
-    layout, reason = choose_layout(trunk, facts.model_type, facts.position_offset, backbone.config.vocab_size)
-    engine = choose_engine(recipe.train, device, layout, reason, facts.hidden_size)
+    layout, reason = choose_layout(
+        trunk, facts.model_type, facts.position_offset, backbone.config.vocab_size, recipe.train.max_tokens or 0
+    )
     head = task.head(backbone, facts, _head_dropout(recipe, facts))
-    handle = METHODS.get(recipe.method.name).attach(recipe.method, backbone, facts)
+    method = METHODS.get(recipe.method.name)
+    is_frozen = not method.trainable_parameters(recipe.method, facts)
+    shape = shape_of(facts, is_frozen=is_frozen, is_computed_twice=recipe.train.gradient_checkpointing)
+    engine = choose_engine(recipe.train, device, layout, reason, shape)
+    handle = method.attach(recipe.method, backbone, facts)
     learner = Learner(backbone, handle, head, facts, engine)
     seed_everything(derive_seed(recipe.train.seed, "dropout"))
     return Assembled(recipe=recipe, task=task, facts=facts, learner=learner, tokenizer=tokenizer)

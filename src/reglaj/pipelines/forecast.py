@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from reglaj.methods import METHODS
 from reglaj.tasks import TASKS
+from reglaj.training.budget import FLOAT_BYTES, ModelShape, machine_memory_bytes, micro_batch_tokens
 from reglaj.training.defaults import derive_training
 
 if TYPE_CHECKING:
@@ -30,15 +31,10 @@ TEMPLATE_TOKENS = 24
 """What a chat template puts around a question and its answer: roles, markers, a short system prompt."""
 SUPERVISED_SHARE = 0.5
 """Of a conversation's tokens, those of the answers; before the data is read nobody knows it better."""
-MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 PROCESS_BYTES = 700_000_000
 """Python with torch and transformers, before any model."""
-ACTIVATIONS_PER_LAYER = {"encoder": 16, "decoder": 22}
-"""Values of the model's width that a transformer layer keeps per token for its backward pass (with fused attention).
-A decoder's was counted on SmolLM2: 20 under LoRA, 22 in full; most of it are the wide tensors of the gated part."""
 SCORES_BYTES = 100_000_000
 """The scores of one chunk of supervised positions, with what is made of them."""
-FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +63,11 @@ def forecast(recipe: Recipe, facts: ModelFacts, amount: Amount) -> dict[str, Any
 
     device = "cuda" if train.device == "cuda" or (train.device == "auto" and _has_gpu()) else "cpu"
     rate = CUDA_RATE if device == "cuda" else CPU_RATE_PER_CORE * _cores()
-    micro_batch = min(train.micro_batch_tokens or MICRO_BATCH_TOKENS[device], train.batch_size * tokens_per_row)
     trainable = method.trainable_parameters(recipe.method, facts)
+    shape = shape_of(facts, is_frozen=not trainable, is_computed_twice=train.gradient_checkpointing)
+    # Of a device nothing is known here but that it is there.
+    most = micro_batch_tokens(device, machine_memory_bytes() if device == "cpu" else 0, shape)
+    micro_batch = min(train.micro_batch_tokens or most, train.batch_size * tokens_per_row)
     operations = tokens * _operations_per_token(facts, trainable, train.gradient_checkpointing)
     if predicts_tokens:
         trains_matrix = trainable >= facts.parameters
@@ -76,8 +75,7 @@ def forecast(recipe: Recipe, facts: ModelFacts, amount: Amount) -> dict[str, Any
     memory = {
         "weights": facts.parameters * FLOAT_BYTES,
         "gradients_and_optimizer": trainable * 3 * FLOAT_BYTES,
-        "activations": int(micro_batch * _kept_per_token(facts, trainable, train.gradient_checkpointing) * FLOAT_BYTES)
-        + SCORES_BYTES * predicts_tokens,
+        "activations": int(micro_batch * shape.bytes_per_token) + SCORES_BYTES * predicts_tokens,
         "checkpoints": trainable * 3 * FLOAT_BYTES,  # a copy, while the second thread writes it
         "process": PROCESS_BYTES,
     }
@@ -98,6 +96,17 @@ def forecast(recipe: Recipe, facts: ModelFacts, amount: Amount) -> dict[str, Any
     }
 
 
+def shape_of(facts: ModelFacts, *, is_frozen: bool, is_computed_twice: bool) -> ModelShape:
+    """What the budget of a pass has to know of a model."""
+    return ModelShape(
+        layers=facts.layers,
+        width=facts.hidden_size,
+        is_decoder=facts.is_decoder,
+        is_frozen=is_frozen,
+        is_computed_twice=is_computed_twice,
+    )
+
+
 def _operations_per_token(facts: ModelFacts, trainable: int, is_computed_twice: bool) -> int:
     """Of the trunk: forward, and backward through what is trained."""
     matrices = sum(rows * columns for rows, columns in facts.linear_modules().values())
@@ -112,16 +121,6 @@ def _operations_per_prediction(facts: ModelFacts, trains_matrix: bool) -> int:
     vocabulary = facts.config.get("vocab_size")
     matrix = facts.hidden_size * (vocabulary if isinstance(vocabulary, int) else 0)
     return matrix * (8 if trains_matrix else 4)
-
-
-def _kept_per_token(facts: ModelFacts, trainable: int, is_computed_twice: bool) -> int:
-    """Values that wait for the backward pass."""
-    per_layer = ACTIVATIONS_PER_LAYER["decoder" if facts.is_decoder else "encoder"]
-    if not trainable:  # a frozen trunk keeps nothing but what one layer needs at a time
-        return per_layer * facts.hidden_size
-    if is_computed_twice:  # each layer's input, and one layer whole
-        return (facts.layers + per_layer) * facts.hidden_size
-    return facts.layers * per_layer * facts.hidden_size
 
 
 def _cores() -> int:

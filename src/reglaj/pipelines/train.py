@@ -295,10 +295,7 @@ def _choose_engine(path: Path, learner: Learner, console: Console) -> None:
     # The first process chooses for all: what is shared out by length must be shared out alike.
     before = ranks.from_first(before or learner.engine.facts())
     learner.engine, _ = go_on_with(learner.engine, before)
-    engine = learner.engine
-    rows = f"{engine.layout} rows ({engine.layout_reason})"
-    several = f", {engine.processes} processes" if engine.processes > 1 else ""
-    console.say(f"  {engine.device}, {engine.precision}, {rows}, {engine.threads} threads{several}")
+    console.say(f"  {learner.engine}")
 
 
 def _supervise(

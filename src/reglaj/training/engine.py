@@ -11,14 +11,12 @@ from typing import Any, Literal
 import torch
 
 from reglaj.core.errors import environment_fault
+from reglaj.models.attention import Attention
 from reglaj.models.packing import Layout
+from reglaj.training.budget import ModelShape, machine_memory_bytes, micro_batch_tokens
 from reglaj.training.config import TrainConfig
 from reglaj.training.parallel import wanted_processes
 
-# Tokens of one forward pass. On a CPU larger passes bring nothing once the matrices fill its caches, and cost memory.
-CPU_MICRO_BATCH_TOKENS = 4096
-CPU_DECODER_MICRO_BATCH_TOKENS = 2048  # 30 layers of width 576 keep 2 MB per token for the backward pass
-CUDA_MICRO_BATCH_TOKENS = 16384
 WIDE = 512
 """Width from which a processor with bfloat16 units is faster in it, conversions included (2.2 times at 576)."""
 EVALUATION_FACTOR = 2  # no gradients are kept, so a pass can be larger
@@ -32,6 +30,8 @@ class Engine:
     precision: Literal["float32", "bfloat16"]
     layout: Layout
     layout_reason: str
+    attention: Attention = "by-length"
+    """How packed texts attend; no effect on other layouts."""
     micro_batch_tokens: int
     threads: int
     hardware: str
@@ -47,8 +47,17 @@ class Engine:
 
     @property
     def is_padded(self) -> bool:
-        """Whether a batch costs as much as its longest row in every place, somewhere in the model."""
-        return self.layout != "packed-causal"
+        """Whether a batch costs as much as its longest row in every place."""
+        return not self.layout.startswith("packed")
+
+    def __str__(self) -> str:
+        """One line for the screen."""
+        packed = f", attention {self.attention}" if self.layout in ("packed", "packed-causal") else ""
+        several = f", {self.processes} processes" if self.processes > 1 else ""
+        return (
+            f"{self.device}, {self.precision}, {self.layout} rows ({self.layout_reason}){packed}, micro-batches of"
+            f" {self.micro_batch_tokens:,} tokens, {self.threads} threads{several}"
+        )
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass: multiplies in bfloat16 where that was chosen, weights stay float32."""
@@ -63,7 +72,7 @@ def go_on_with(engine: Engine, before: Mapping[str, Any]) -> tuple[Engine, list[
     if before.get("device") != engine.device:
         told = f"begun on {before.get('device')}, goes on on {engine.device}: the last digits may differ from one run"
         return engine, [told]
-    names = ["precision", "layout", "layout_reason", "micro_batch_tokens", "halved_at"]
+    names = ["precision", "layout", "layout_reason", "attention", "micro_batch_tokens", "halved_at"]
     if not engine.trunk_cache:  # what was decided on this start is what is so
         names.append("trunk_cache")
     remarks = []
@@ -104,25 +113,26 @@ def choose_device(config: TrainConfig) -> str:
     return "cuda" if config.device != "cpu" and has_cuda else "cpu"
 
 
-def choose_engine(config: TrainConfig, device: str, layout: Layout, layout_reason: str, width: int = 0) -> Engine:
-    """Fill in what the recipe leaves open. width: that of the model's hidden states."""
+def choose_engine(
+    config: TrainConfig, device: str, layout: Layout, layout_reason: str, shape: ModelShape | None = None
+) -> Engine:
+    """Fill in what the recipe leaves open. shape: of the model; without one its size does not count."""
     on_cuda = device == "cuda"
+    width = shape.width if shape else 0
+    precision = _choose_precision(device, width) if config.precision == "auto" else config.precision
+    memory = torch.cuda.get_device_properties().total_memory if on_cuda else machine_memory_bytes()
+    tokens = config.micro_batch_tokens or micro_batch_tokens(device, memory, shape)
     return Engine(
         device=device,
-        precision=_choose_precision(device, width) if config.precision == "auto" else config.precision,
+        precision=precision,
         layout=layout,
         layout_reason=layout_reason,
-        micro_batch_tokens=config.micro_batch_tokens or _micro_batch_tokens(device, layout),
+        attention="varlen" if on_cuda and precision == "bfloat16" else "by-length",
+        micro_batch_tokens=1 if layout == "alone" else tokens,
         threads=torch.get_num_threads(),
         hardware=torch.cuda.get_device_name() if on_cuda else _processor(),
         processes=wanted_processes(),
     )
-
-
-def _micro_batch_tokens(device: str, layout: Layout) -> int:
-    if device == "cuda":
-        return CUDA_MICRO_BATCH_TOKENS
-    return CPU_DECODER_MICRO_BATCH_TOKENS if layout == "packed-causal" else CPU_MICRO_BATCH_TOKENS
 
 
 def _choose_precision(device: str, width: int) -> Literal["float32", "bfloat16"]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from reglaj.core.console import SILENT, Advance, Console
 from reglaj.core.errors import is_out_of_memory
 from reglaj.data.batching import micro_batches
-from reglaj.models.causal import ATTENTION_NAME
+from reglaj.models.attention import ATTENTION_NAME
 from reglaj.models.encoding import TokenRows
 from reglaj.models.heads import ScoreHead, pool
 from reglaj.models.packing import TokenBatch, hidden_states
@@ -60,7 +60,8 @@ class Learner:
             # A model with an output matrix has its trunk as `base_model`; a bare trunk is its own.
             trunk = self.backbone.base_model
             with self.cut.entering(tokens) if self.cut and tokens.states is not None else contextlib.nullcontext():
-                return hidden_states(trunk, tokens, self.engine.layout, self.facts.position_offset)
+                engine = self.engine
+                return hidden_states(trunk, tokens, engine.layout, self.facts.position_offset, engine.attention)
 
     def outputs(self, tokens: TokenBatch) -> Tensor:
         """Scores of each text: (B, C)."""
@@ -108,7 +109,7 @@ class Learner:
         """Dropout on or off. A frozen trunk under a probe stays in evaluation mode: its features are then constants."""
         self.backbone.train(mode and not self.trunk_is_frozen)
         self.head.train(mode)
-        if self._is_checkpointed and self.engine.layout == "packed-causal":
+        if self._is_checkpointed and self.engine.layout in ("packed", "packed-causal"):
             # The second forward of a checkpointed layer happens outside of ours and must meet the same attention; where
             # nothing is trained, others may use the model as it came.
             self.backbone.config._attn_implementation = ATTENTION_NAME if mode else self._attention

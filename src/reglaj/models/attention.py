@@ -1,0 +1,236 @@
+"""Attention of packed texts: each text sees itself and no other.
+
+Legend: B texts, T tokens of all of them, L tokens of the longest, N query heads, G key-value heads, H head width.
+
+Only attention has to know where a text ends; all else sees T tokens in one row. Three ways to the same numbers:
+
+- `per-text`: one `scaled_dot_product_attention` call a text, over `split` and `cat`. Slices would do the same and cost
+  more: the backward of each fills a full tensor with zeros. Nothing is computed for padding.
+- `grid`: texts are laid out as (B, L) and masked inside attention alone. For very short texts, where a call costs more
+  than what it computes.
+- `varlen`: torch's variable-length kernel, one call for all texts. Only on CUDA, in half precision, without dropout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Kernel = Literal["per-text", "grid", "varlen"]
+Attention = Literal["per-text", "grid", "varlen", "by-length"]
+"""`by-length` takes, for each micro-batch, `grid` where the texts are short and `per-text` elsewhere."""
+ATTENTION_NAME = "reglaj_packed"
+GRID_BELOW_TOKENS = 16
+"""Tokens of a text on average under which a grid is faster on a processor (benchmarks/attention.py)."""
+_VARLEN_WIDTHS = 256
+"""Widest head of the variable-length kernel."""
+_UNKNOWN = ("softcap", "s_aux", "head_mask", "position_bias")
+"""Options of attention that change its result and that none of the three knows."""
+
+
+def on_device(values: np.ndarray[Any, Any], device: torch.device | str) -> Tensor:
+    """The array as a tensor there. To CUDA through pinned memory: a copy from elsewhere waits for the device."""
+    tensor = torch.from_numpy(values)
+    if torch.device(device).type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PadLayout:
+    """How T packed tokens lie in a (B, L) grid: computed once a batch, used in every layer.
+
+    to_grid: (B*L,) index into T, 0 where there is padding. to_packed: (T,) index into B*L.
+    mask: (B, L) bool, true at tokens.
+    """
+
+    to_grid: Tensor
+    to_packed: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, lengths: tuple[int, ...], device: torch.device) -> PadLayout:
+        longest = max(lengths)
+        mask = np.arange(longest) < np.asarray(lengths)[:, None]
+        grid = np.where(mask, np.cumsum(mask.ravel()).reshape(mask.shape) - 1, 0)
+        return cls(
+            to_grid=on_device(grid.ravel(), device),
+            to_packed=on_device(np.flatnonzero(mask), device),
+            mask=on_device(mask, device),
+        )
+
+
+class _ToGrid(torch.autograd.Function):
+    """(T, D) to (B*L, D). Backward is a gather: autograd's own would add row by row into zeros."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, layout: PadLayout) -> Tensor:
+        ctx.layout = layout
+        return rows.index_select(0, layout.to_grid)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0].index_select(0, ctx.layout.to_packed), None
+
+
+class _ToPacked(torch.autograd.Function):
+    """(B*L, D) to (T, D). Backward is a gather with the padding set to zero."""
+
+    @staticmethod
+    def forward(ctx: Any, grid: Tensor, layout: PadLayout) -> Tensor:
+        ctx.layout = layout
+        return grid.index_select(0, layout.to_packed)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        layout: PadLayout = ctx.layout
+        grid = gradients[0].index_select(0, layout.to_grid)
+        return grid.masked_fill_(~layout.mask.view(-1, 1), 0), None
+
+
+def to_packed(grid: Tensor, layout: PadLayout) -> Tensor:
+    """(B*L, D) to (T, D): the padding is left out."""
+    packed: Tensor = _ToPacked.apply(grid, layout)
+    return packed
+
+
+class Texts:
+    """Where texts end in a packed pass: made once a micro-batch, used in every layer. It travels as a keyword.
+
+    lengths: tokens of each text. is_causal: whether a token sees only those before it.
+    """
+
+    def __init__(
+        self, lengths: tuple[int, ...], device: torch.device, *, is_causal: bool, attention: Attention = "by-length"
+    ) -> None:
+        self.lengths = lengths
+        self.device = device
+        self.is_causal = is_causal
+        if attention == "by-length":
+            is_short = not is_causal and sum(lengths) < GRID_BELOW_TOKENS * len(lengths)
+            attention = "grid" if is_short else "per-text"
+        self.kernel: Kernel = attention
+
+    @cached_property
+    def grid(self) -> PadLayout:
+        return PadLayout.of(self.lengths, self.device)
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """(B + 1,) int32: where each text begins, and the end."""
+        return on_device(np.cumsum((0, *self.lengths), dtype=np.int32), self.device)
+
+    @cached_property
+    def longest(self) -> int:
+        return max(self.lengths)
+
+
+def packed_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Attention of each text to itself, for transformers' `AttentionInterface`.
+
+    query: (1, N, T, H); key, value: (1, G, T, H). Returns (1, T, N, H). options: `dropout`, `scaling` and
+    `sliding_window` from the layer, and `texts`, which travels as a keyword of the model's forward. Raises
+    `NotImplementedError` for what it does not know, so that nothing is left out in silence.
+    """
+    unknown = [name for name in _UNKNOWN if options.get(name) is not None]
+    if unknown:
+        raise NotImplementedError(f"its attention takes {unknown[0]!r}")
+    texts: Texts = options["texts"]
+    dropout, scale = options.get("dropout") or 0.0, options.get("scaling")
+    window = options.get("sliding_window")
+    if window is not None and not texts.is_causal:
+        raise NotImplementedError("its attention takes a window that looks both ways")
+    # Under autocast rotated queries and keys are float32 and values are not.
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    if texts.kernel == "varlen" and not dropout and _has_varlen(value):
+        return _varlen(query, key, value, texts, scale, window), None
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    if texts.kernel == "grid" and not texts.is_causal:
+        return _grid(query, key, value, texts.grid, {"dropout_p": dropout, "scale": scale}), None
+    return _per_text(query, key, value, texts, {"dropout_p": dropout, "scale": scale}, window), None
+
+
+def _per_text(
+    query: Tensor, key: Tensor, value: Tensor, texts: Texts, settings: dict[str, Any], window: int | None
+) -> Tensor:
+    lengths = texts.lengths
+    attended = [
+        nn.functional.scaled_dot_product_attention(q, k, v, **_mask(q, texts, window), **settings)
+        for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+    ]
+    return torch.cat(attended, dim=2).transpose(1, 2)
+
+
+def _mask(query: Tensor, texts: Texts, window: int | None) -> dict[str, Any]:
+    """Everything, the tokens before, or a band where the layer sees only the last `window` tokens."""
+    length = query.shape[2]
+    if not texts.is_causal or window is None or length <= window:
+        return {"is_causal": texts.is_causal}
+    place = torch.arange(length, device=query.device)
+    distance = place[:, None] - place[None, :]
+    return {"attn_mask": (distance >= 0) & (distance < window)}
+
+
+def _grid(query: Tensor, key: Tensor, value: Tensor, layout: PadLayout, settings: dict[str, Any]) -> Tensor:
+    _, heads, tokens, width = query.shape
+    batch, longest = layout.mask.shape
+
+    def to_grid(states: Tensor) -> Tensor:
+        rows = states[0].transpose(0, 1).reshape(tokens, heads * width)
+        return _ToGrid.apply(rows, layout).view(batch, longest, heads, width).transpose(1, 2)
+
+    attended = nn.functional.scaled_dot_product_attention(
+        to_grid(query), to_grid(key), to_grid(value), attn_mask=layout.mask[:, None, None, :], **settings
+    )
+    grid = attended.transpose(1, 2).reshape(batch * longest, heads * width)
+    return to_packed(grid, layout).view(1, tokens, heads, width)
+
+
+def _has_varlen(value: Tensor) -> bool:
+    return value.is_cuda and value.dtype in (torch.float16, torch.bfloat16) and value.shape[-1] <= _VARLEN_WIDTHS
+
+
+def _varlen(query: Tensor, key: Tensor, value: Tensor, texts: Texts, scale: float | None, window: int | None) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
+    attended = varlen_attn(
+        query,
+        key,
+        value,
+        texts.starts,
+        texts.starts,
+        texts.longest,
+        texts.longest,
+        scale=scale,
+        # Of transformers' window the token itself is one, of the kernel's it is not.
+        window_size=((window or 0) - 1, 0) if texts.is_causal else (-1, -1),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(attended, Tensor)
+    return attended[None]
+
+
+def register_attention() -> None:
+    """Make `reglaj_packed` known to transformers; harmless when called again."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION_NAME, packed_attention)
+
+
+def block_mask(lengths: tuple[int, ...], device: torch.device, *, is_causal: bool) -> Tensor:
+    """(1, 1, T, T) bool, true where a token sees another: for architectures that take a mask and nothing else."""
+    text = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device)
+    seen = text[:, None] == text[None, :]
+    if is_causal:
+        seen = seen.tril()
+    return seen[None, None]
