@@ -117,6 +117,8 @@ def _goes(removal: Removal) -> list[str]:
         f"  data  {data.path.name}  {bytes_text(data.size_bytes)}, from {', '.join(data.sources) or 'unknown sources'}"
         for data in removal.data
     ]
+    if removal.states:
+        lines.append(f"  states of frozen layers  {bytes_text(sum(size for _, size in removal.states))}")
     if removal.left:
         size = bytes_text(sum(size for _, size in removal.left))
         lines.append(f"  left by killed processes  {_count(len(removal.left), 'folder')}, {size}")

@@ -111,6 +111,15 @@ def data_folders(runs: Path) -> list[Path]:
     return sorted(folder for folder in store.iterdir() if folder.is_dir() and not folder.name.startswith("."))
 
 
+def state_folders(runs: Path) -> list[tuple[Path, str | None]]:
+    """What frozen layers made of rows, set by set, each with the key of the data that the rows are of."""
+    store = runs / STATES
+    if not store.is_dir():
+        return []
+    folders = sorted(folder for folder in store.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    return [(folder, _text(_read(folder)[0], "data_key")) for folder in folders]
+
+
 def _folders(runs: Path) -> Iterator[Path]:
     if not runs.is_dir():
         return

@@ -21,7 +21,7 @@ from typing import Any
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import EnvironmentFault, Problem, UserError, environment_fault, listing, nearest
 from reglaj.core.files import disk_faults, is_alive
-from reglaj.core.run_listing import DATA, RunSummary, data_folders, list_runs, size_of
+from reglaj.core.run_listing import DATA, STATES, RunSummary, data_folders, list_runs, size_of, state_folders
 from reglaj.core.runs import locked, read_manifest
 
 _LEFT = re.compile(r"\.(?P<name>.+?)\.(?:(?P<process>\d+)\.)?[0-9a-f]{8}\.(?P<kind>tmp|old)")
@@ -38,17 +38,19 @@ class DoomedData:
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """What goes. left: folders that killed processes left, with their sizes in bytes."""
+    """What goes. states: what frozen layers made of that data; left: folders that killed processes left; both with
+    their sizes in bytes."""
 
     runs: tuple[RunSummary, ...]
     data: tuple[DoomedData, ...]
     left: tuple[tuple[Path, int], ...]
+    states: tuple[tuple[Path, int], ...] = ()
 
     @property
     def size_bytes(self) -> int:
         """Of all of it."""
         parts = [run.size_bytes for run in self.runs], [data.size_bytes for data in self.data]
-        return sum(map(sum, parts)) + sum(size for _, size in self.left)
+        return sum(map(sum, parts)) + sum(size for _, size in (*self.left, *self.states))
 
     @property
     def names(self) -> tuple[tuple[str, ...], ...]:
@@ -89,7 +91,8 @@ def remove_runs(
         with contextlib.ExitStack() as held:
             for run in plan.runs:
                 held.enter_context(locked(run.path))
-            hidden = _hide([run.path for run in plan.runs] + [data.path for data in plan.data])
+            states = [path for path, _ in plan.states]
+            hidden = _hide([run.path for run in plan.runs] + [data.path for data in plan.data] + states)
     # The lock is given back: deleting may take long, and nobody can reach these any more.
     _delete([*hidden, *(path for path, _ in plan.left)], console)
     return {
@@ -114,6 +117,7 @@ def plan_removal(names: Sequence[str], *, runs: str | Path = "runs") -> Removal:
         runs=tuple(chosen),
         data=tuple(DoomedData(path=path, size_bytes=size_of(path), sources=_sources(path)) for path in doomed),
         left=tuple((path, size_of(path)) for path in left),
+        states=tuple((path, size_of(path)) for path, key in _own_states(folder) if key in keys - needed),
     )
 
 
@@ -191,6 +195,13 @@ def _own_data(runs: Path) -> list[Path]:
     if (runs / DATA).is_symlink():
         return []
     return [path for path in data_folders(runs) if not path.is_symlink()]
+
+
+def _own_states(runs: Path) -> list[tuple[Path, str | None]]:
+    """The same of kept states: texts can be guessed from them, so they go with the texts."""
+    if any(path.is_symlink() for path in (runs / STATES, (runs / STATES).parent)):
+        return []
+    return [(path, key) for path, key in state_folders(runs) if key and not path.is_symlink()]
 
 
 def _data_key(folder: Path) -> str | None:
