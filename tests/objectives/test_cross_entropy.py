@@ -12,7 +12,8 @@ from reglaj.objectives.cross_entropy import CrossEntropy, LabelledBatch, balance
 def _batch(labels: list[int]) -> LabelledBatch:
     count = len(labels)
     tokens = TokenBatch(input_ids=torch.zeros(count, dtype=torch.long), lengths=(1,) * count)
-    return LabelledBatch(tokens=tokens, labels=torch.tensor(labels), places=tuple(map(str, range(count))))
+    places = tuple(map(str, range(count)))
+    return LabelledBatch(tokens=tokens, labels=torch.tensor(labels), classes=tuple(labels), places=places)
 
 
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.2, 3.0, 1.0])])

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from reglaj.core.files import write_json
+from reglaj.models.attention import on_device
 
 Pooling = Literal["cls", "mean", "last"]
 INITIAL_STD = 0.02
@@ -17,18 +19,16 @@ INITIAL_STD = 0.02
 
 def pool(hidden: Tensor, lengths: tuple[int, ...], pooling: Pooling) -> Tensor:
     """One vector per text. hidden: (T, D), texts one after the other. Returns (B, D)."""
-    ends = torch.tensor(lengths).cumsum(0)
+    ends = np.cumsum(lengths)
     if pooling == "cls":
-        return hidden.index_select(0, (ends - torch.tensor(lengths)).to(hidden.device))
+        return hidden.index_select(0, on_device(ends - lengths, hidden.device))
     if pooling == "last":
-        return hidden.index_select(0, (ends - 1).to(hidden.device))
+        return hidden.index_select(0, on_device(ends - 1, hidden.device))
     # A (B, T) matrix of 1/length: a product is deterministic on every device, a scatter-add is not.
-    weights = torch.zeros(len(lengths), hidden.shape[0])
-    start = 0
-    for row, length in enumerate(lengths):
-        weights[row, start : start + length] = 1 / length
-        start += length
-    return weights.to(hidden.device, hidden.dtype) @ hidden
+    weights = np.zeros((len(lengths), hidden.shape[0]), dtype=np.float32)
+    for row, (length, end) in enumerate(zip(lengths, ends.tolist(), strict=True)):
+        weights[row, end - length : end] = 1 / length
+    return on_device(weights, hidden.device).to(hidden.dtype) @ hidden
 
 
 class ScoreHead(nn.Module):

@@ -14,10 +14,15 @@ from reglaj.objectives.base import Objective, Term
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledBatch:
-    """Texts with their classes. labels: (B,) long. places: file and line of each row, for messages."""
+    """Texts with their classes.
+
+    labels: (B,) long. classes: the same on the host: counting them must not wait for a device. places: file and line of
+    each row, for messages.
+    """
 
     tokens: TokenBatch
     labels: Tensor
+    classes: tuple[int, ...]
     places: tuple[str, ...]
 
 
@@ -31,15 +36,17 @@ class CrossEntropy(Objective[LabelledBatch]):
 
     def __init__(self, class_weights: Tensor | None = None) -> None:
         self.class_weights = class_weights
+        self._host = None if class_weights is None else class_weights.tolist()
 
     def counts(self, batch: LabelledBatch) -> dict[str, float]:
-        if self.class_weights is None:
-            return {"cross_entropy": float(len(batch.tokens.lengths))}
-        return {"cross_entropy": float(self.class_weights.to(batch.labels.device)[batch.labels].sum())}
+        if self._host is None:
+            return {"cross_entropy": float(len(batch.classes))}
+        return {"cross_entropy": sum(self._host[label] for label in batch.classes)}
 
     def terms(self, outputs: Tensor, batch: LabelledBatch) -> dict[str, Term]:
-        weights = None if self.class_weights is None else self.class_weights.to(outputs.device)
-        total = nn.functional.cross_entropy(outputs.float(), batch.labels, weight=weights, reduction="sum")
+        if self.class_weights is not None and self.class_weights.device != outputs.device:
+            self.class_weights = self.class_weights.to(outputs.device)
+        total = nn.functional.cross_entropy(outputs.float(), batch.labels, weight=self.class_weights, reduction="sum")
         return {"cross_entropy": Term(sum=total)}
 
 

@@ -177,15 +177,14 @@ def supervision_of(encoded: Encoded) -> dict[str, Any]:
 def supervised_batch(encoded: Encoded, rows: Sequence[int], device: str) -> SupervisedBatch:
     """Some rows of what `encode_conversations` gave."""
     import numpy as np
-    import torch
-
+    from reglaj.models.attention import on_device
     from reglaj.objectives.next_token import SupervisedBatch
 
     starts, flags = encoded.rows.starts, encoded.targets.flags
     flagged = [flags[starts[row] : starts[row + 1]] for row in rows]
     supervised = np.flatnonzero(np.concatenate(flagged))
     tokens = encoded.rows.batch(rows, device)
-    places = torch.from_numpy(supervised).to(device)
+    places = on_device(supervised, device)
     return SupervisedBatch(
         tokens=tokens,
         predictors=places - 1,

@@ -144,13 +144,13 @@ class Classify(Task):
         return CrossEntropy(torch.tensor([float(train.class_weights.get(label, 1.0)) for label in self.labels]))
 
     def batch(self, encoded: Encoded, rows: list[int], device: str) -> LabelledBatch:
-        import torch
-
+        from reglaj.models.attention import on_device
         from reglaj.objectives.cross_entropy import LabelledBatch
 
         return LabelledBatch(
             tokens=encoded.rows.batch(rows, device),
-            labels=torch.from_numpy(encoded.targets[rows]).to(device),
+            labels=on_device(encoded.targets[rows], device),
+            classes=tuple(encoded.targets[rows].tolist()),
             places=tuple(encoded.places[row] for row in rows),
         )
 
@@ -159,7 +159,9 @@ class Classify(Task):
         from reglaj.objectives.cross_entropy import LabelledBatch
 
         return [
-            LabelledBatch(tokens=text, labels=batch.labels[i : i + 1], places=(batch.places[i],))
+            LabelledBatch(
+                tokens=text, labels=batch.labels[i : i + 1], classes=batch.classes[i : i + 1], places=(batch.places[i],)
+            )
             for i, text in enumerate(single_texts(batch.tokens))
         ]
 
