@@ -117,11 +117,13 @@ class _Attention:
         self.config: Any = model.config
 
     def __enter__(self) -> None:
-        self.before = self.config._attn_implementation
+        self.before = self.config._attn_implementation, getattr(self.config, "pad_token_id", None)
         self.config._attn_implementation = ATTENTION_NAME
+        # Some models look for padding in their input to warn of it, which makes the host wait for the device.
+        self.config.pad_token_id = None
 
     def __exit__(self, *_: object) -> None:
-        self.config._attn_implementation = self.before
+        self.config._attn_implementation, self.config.pad_token_id = self.before
 
 
 def choose_layout(
