@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reglaj.models.attention import PadLayout
+from reglaj.models.attention import on_device
 from reglaj.models.packing import PROBE_TOLERANCE, TokenBatch
 
 Run = Callable[[TokenBatch], Tensor]
@@ -44,7 +44,7 @@ class RowStates:
         """The states of these rows, one after the other."""
         starts, ends = self.starts[rows].tolist(), (self.starts[rows] + self.counts[rows]).tolist()
         pieces = [self.values[start:end] for start, end in zip(starts, ends, strict=True)]
-        return torch.from_numpy(np.concatenate(pieces)).view(self.dtype).to(device, non_blocking=True)
+        return on_device(np.concatenate(pieces), device).view(self.dtype)
 
 
 def single_texts(batch: TokenBatch) -> list[TokenBatch]:
@@ -132,18 +132,16 @@ def _as_rows(states: Tensor, batch: TokenBatch) -> Tensor:
     """(1, T, D) or a padded (B, L, D) to (T, D)."""
     if states.shape[:2] == (1, len(batch.input_ids)):
         return states[0]
-    layout = PadLayout.of(batch.lengths, states.device)
-    if states.shape[:2] != layout.mask.shape:
+    if states.shape[:2] != batch.grid.mask.shape:
         raise ValueError(f"layers see states of the shape {tuple(states.shape)}")
-    return states.flatten(0, 1).index_select(0, layout.to_packed)
+    return states.flatten(0, 1).index_select(0, batch.grid.to_packed)
 
 
 def _as_entered(states: Tensor, batch: TokenBatch, like: Tensor) -> Tensor:
     """(T, D) in the form in which the layers see theirs: (1, T, D), or padded to (B, L, D)."""
     if like.shape[:2] == (1, len(states)):
         return states[None]
-    grid = states.index_select(0, PadLayout.of(batch.lengths, states.device).to_grid)
-    return grid.view(*like.shape[:2], states.shape[-1])
+    return states.index_select(0, batch.grid.to_grid).view(*like.shape[:2], states.shape[-1])
 
 
 def find_layers(trunk: nn.Module) -> Sequence[nn.Module] | None:

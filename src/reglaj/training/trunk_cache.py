@@ -202,7 +202,9 @@ class _Cache:
     def __init__(self, learner: Learner, source: _Source, config: TrainConfig, place: _Place, console: Console) -> None:
         self.learner, self.source, self.console = learner, source, console
         self.store, self.data_key = place.store, place.data_key
-        self.budget = min(GROUP_TOKENS, config.micro_batch_tokens or GROUP_TOKENS)
+        # Never the engine's own figure: that is halved where memory does not suffice.
+        most = 1 if learner.engine.layout == "alone" else GROUP_TOKENS
+        self.budget = min(most, config.micro_batch_tokens or most)
         self.most = int(config.trunk_cache_gb * 1e9)
         self._keep: set[str] = set()
 
