@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench torture
+.PHONY: help setup demo test lint format bench bench-quick torture
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -13,7 +13,7 @@ TEST_ENV := OMP_NUM_THREADS=1
 export PYTHON
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 20
 
 setup: $(STAMP) ## the environment in .venv, with what tests and benchmarks need
 
@@ -37,8 +37,11 @@ format: $(STAMP) ## puts the code into its form
 	@$(VENV)/bin/ruff check --fix-only .
 	@$(VENV)/bin/ruff format .
 
-bench: $(STAMP) ## every benchmark, one after the other
-	@for file in benchmarks/*.py; do echo "== $$file"; $(PY) $$file; done
+bench: $(STAMP) ## how fast we and others are, as benchmarks/RESULTS.md; BENCH="--only chat", "--all", "--help"
+	@$(PY) -m benchmarks $(BENCH)
+
+bench-quick: $(STAMP) ## a few minutes against our own plain loops; fails where we are slower than promised
+	@$(PY) -m benchmarks.quick
 
 torture: $(STAMP) ## property tests with ever new examples; trainings killed and disks filled at random moments
 	@for round in $$(seq $(TORTURE_ROUNDS)); do \

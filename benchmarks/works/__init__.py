@@ -1,0 +1,1 @@
+"""The works: one file each, with a function from sizes to contests."""
