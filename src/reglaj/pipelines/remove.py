@@ -197,9 +197,14 @@ def _own_data(runs: Path) -> list[Path]:
     return [path for path in data_folders(runs) if not path.is_symlink()]
 
 
+def _is_linked(folder: Path, runs: Path) -> bool:
+    """Whether there is a link on the way from the runs folder."""
+    return any(path.is_symlink() for path in (folder, *folder.parents) if path.is_relative_to(runs) and path != runs)
+
+
 def _own_states(runs: Path) -> list[tuple[Path, str | None]]:
     """The same of kept states: texts can be guessed from them, so they go with the texts."""
-    if any(path.is_symlink() for path in (runs / STATES, (runs / STATES).parent)):
+    if _is_linked(runs / STATES, runs):
         return []
     return [(path, key) for path, key in state_folders(runs) if key and not path.is_symlink()]
 
@@ -218,10 +223,10 @@ def _sources(data: Path) -> tuple[str, ...]:
 
 
 def _left_behind(runs: Path) -> list[Path]:
-    """Hidden folders beside the runs and their data that no living process will come back to."""
+    """Hidden folders beside the runs, their data and kept states that no living process will come back to."""
     found: list[Path] = []
-    for folder in (runs, runs / DATA):
-        if folder.is_dir() and not (folder.is_symlink() and folder.name == DATA):
+    for folder in (runs, runs / DATA, runs / STATES):
+        if folder.is_dir() and (folder == runs or not _is_linked(folder, runs)):
             found += [path for path in sorted(folder.iterdir()) if _is_left(path)]
     return found
 
