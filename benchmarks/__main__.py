@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -48,17 +49,18 @@ def main() -> None:
     unknown = [name for name in chosen if name not in (*WORKS, GROWTH)]
     if unknown:
         sys.exit(f"no work is called {unknown[0]!r}; there are {', '.join((*WORKS, GROWTH))}")
+    is_whole = True
     for name in chosen:
         if name == GROWTH:
             _run_growth(sizes, options)
             continue
         for contest in WORKS[name](sizes):
-            _run(contest, sizes, options)
+            is_whole = _run(contest, sizes, options) and is_whole
     for script in SCRIPTS if options.all else ():
         tell(f"== {script}")
         subprocess.run([sys.executable, str(ROOT / "benchmarks" / script)], check=True, cwd=ROOT)
     print(results.floors_table(results.read(options.output)["parts"]))
-    return None
+    sys.exit(0 if is_whole else 1)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,8 +92,8 @@ def _contest(name: str, sizes: Sizes) -> Contest:
     return next((contest for contest in found if contest.name == name), found[0])
 
 
-def _run(contest: Contest, sizes: Sizes, options: argparse.Namespace) -> None:
-    """Measure one contest and write its part, after every turn and at the end."""
+def _run(contest: Contest, sizes: Sizes, options: argparse.Namespace) -> bool:
+    """Measure one contest and write its part, after every turn and at the end; whether it came to its end."""
     tell(f"{contest.name}: {contest.title}")
     before = machine.load_average()
     head = {"title": contest.title, "date": machine.today(), "machine": machine.facts()}
@@ -107,11 +109,17 @@ def _run(contest: Contest, sizes: Sizes, options: argparse.Namespace) -> None:
         measured = measure(contest, options.repeats, lambda m: _keep(contest.name, part(m), False, options))
     except NoResult as why:
         tell(f"  {contest.name}: no result: {why}")
-        return _keep(contest.name, part(Measured(), no_result=str(why)), True, options)
+        _keep(contest.name, part(Measured(), no_result=str(why)), True, options)
+        return True
+    except Exception:  # a peer may break in its own way; what the other works give is not lost for it
+        traceback.print_exc()
+        tell(f"  {contest.name}: broke off; what its finished turns gave is kept")
+        return False
     if contest.alone and not options.no_alone:
         for name, found in processes.alone(contest, sizes.arguments()).items():
             measured.sides[name] |= found
-    return _keep(contest.name, part(measured), True, options)
+    _keep(contest.name, part(measured), True, options)
+    return True
 
 
 def _run_growth(sizes: Sizes, options: argparse.Namespace) -> None:

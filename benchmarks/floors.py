@@ -46,6 +46,7 @@ def _growth(text: str, part: str) -> Floor:
     return Floor(text=text, contest="growth", what="growth", against=part, floor=1.15)
 
 
+_METHODS = {"lora": "LoRA", "full": "full"}
 _GENERATE, _PREDICT = "transformers generate", "Trainer.predict, batch {}"
 _CHAT = "LoRA q,v r8, SmolLM2, chat rows of skewed length"
 FLOORS: tuple[Floor, ...] = (
@@ -66,7 +67,7 @@ FLOORS: tuple[Floor, ...] = (
     _speed("MiniLM full, batch 8, against the Trainer padded", "classify-full-8", "Trainer padded", 1.3, 1.6),
     *(
         _speed(
-            f"MiniLM {method}, batch {batch}, against the Trainer grouped by length",
+            f"MiniLM {_METHODS[method]}, batch {batch}, against the Trainer grouped by length",
             f"classify-{method}-{batch}",
             "Trainer grouped by length",
             None,

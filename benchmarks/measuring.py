@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import os
 import statistics
 import sys
@@ -165,6 +166,8 @@ def by_losses(ours: Turn, other: Turn) -> tuple[float, str]:
     """The largest difference between the losses of any step; infinite where their numbers differ."""
     if not ours.losses or len(ours.losses) != len(other.losses):
         return float("inf"), f"{len(ours.losses)} and {len(other.losses)} losses"
+    if not all(map(math.isfinite, (*ours.losses, *other.losses))):  # which max() would pass over
+        return float("inf"), "a loss is not finite"
     difference = max(abs(a - b) for a, b in zip(ours.losses, other.losses, strict=True))
     return difference, f"losses of every step within {difference:.1e} ({len(ours.losses)})"
 
@@ -174,6 +177,7 @@ def by_mean_loss(ours: Turn, other: Turn) -> tuple[float, str]:
     if not ours.losses or not other.losses:
         return float("inf"), "no losses"
     difference = abs(statistics.fmean(ours.losses) - statistics.fmean(other.losses))
+    difference = difference if math.isfinite(difference) else float("inf")
     return difference, f"mean losses differ by {difference:.1e} (its steps hold other rows)"
 
 

@@ -13,7 +13,7 @@ import argparse
 import statistics
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import transformers
 
@@ -57,9 +57,8 @@ def guards(steps: int, rows: int) -> list[Guard]:
 
 def _only(contest: Contest, against: str) -> Contest:
     """The contest between ours and one other, without what takes time beside it."""
-    sides = {name: contest.sides[name] for name in (OURS, against)}
-    values = vars(contest) | {"sides": sides, "limit": None, "alone": False}
-    return Contest(**values)
+    sides = {name: replace(contest.sides[name], most_turns=sys.maxsize) for name in (OURS, against)}
+    return replace(contest, sides=sides, limit=None, alone=False)
 
 
 def verdict(guard: Guard, measured: Measured) -> str:

@@ -50,9 +50,10 @@ def train(
         with timed() as region:
             fitted = fit(assembled.learner, supervision, config, Path(folder))
     steps = [line for line in fitted.metrics if line["event"] == "step"]
+    engine = assembled.learner.engine
     return Turn(
         region=with_seconds(region[0], seconds_of(fitted, steps)),
         losses=tuple(line["loss"] for line in steps),
         first_done=steps[0]["time"],
-        engine=assembled.learner.engine.facts() | {"states_seconds": states_seconds},
+        engine=engine.facts() | {"is_padded": engine.is_padded, "states_seconds": states_seconds},
     )

@@ -77,7 +77,7 @@ def limit_of(work: ChatWork, rows: int, steps: int, turn: Turn) -> dict[str, Any
     """The limit of a turn, on micro-batches as the engine cut them in the turn that is given."""
     data = encoded(rows)
     lengths, starts, flags = data.rows.lengths, data.rows.starts, data.targets.flags
-    budget, is_padded = turn.engine["micro_batch_tokens"], turn.engine["layout"] != "packed-causal"
+    budget, is_padded = turn.engine["micro_batch_tokens"], turn.engine["is_padded"]
     groups = [
         group
         for step in order(work, data, steps)

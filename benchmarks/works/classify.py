@@ -30,10 +30,10 @@ EVALUATED_PER_TRAINED = 3
 def classify(sizes: Sizes) -> list[Contest]:
     """LoRA and full, batch 32 and 8."""
     works = [ClassifyWork(method=method, batch=batch) for batch in (32, 8) for method in ("lora", "full")]
-    return [_contest(work, sizes.rows) for work in works]
+    return [_contest(work, sizes.rows, sizes.slow_turns) for work in works]
 
 
-def _contest(work: ClassifyWork, rows: int) -> Contest:
+def _contest(work: ClassifyWork, rows: int, slow_turns: int) -> Contest:
     def grouped(steps: int) -> Turn:
         return trainer.train(work, rows, steps, "group_by_length")
 
@@ -48,14 +48,17 @@ def _contest(work: ClassifyWork, rows: int) -> Contest:
         sides={
             OURS: Side(run=ours_of, check=partial(ours_of, dropout=0.0)),
             "Trainer padded": Side(run=padded, check=partial(padded, dropout=0.0)),
-            "Trainer grouped by length": Side(run=grouped, same_steps=False, tolerance=MEAN_TOLERANCE),
-            "plain padded": Side(run=plain_of, check=partial(plain_of, dropout=0.0)),
+            "Trainer grouped by length": Side(
+                run=grouped, same_steps=False, tolerance=MEAN_TOLERANCE, most_turns=slow_turns
+            ),
+            "plain padded": Side(run=plain_of, check=partial(plain_of, dropout=0.0), most_turns=slow_turns),
         },
         amount=max(rows // work.batch, 1),
         warm_up=max(min(4, rows // work.batch), 1),
         tolerance=TOLERANCE,
         facts=lambda: describe(rows, work.batch) | {"steps": max(rows // work.batch, 1)},
         limit=lambda turn: limit_of(work, rows, turn),
+        alone=work.batch == 32,  # the micro-batches, and so the memory, are the same
     )
 
 
@@ -73,9 +76,7 @@ def limit_of(work: ClassifyWork, rows: int, turn: Turn) -> dict[str, Any]:
     groups = [
         group
         for number in range(1, plan.total_steps + 1)
-        for group in micro_batches(
-            plan.rows(number), lengths, budget, is_padded=turn.engine["layout"] != "packed-causal"
-        )
+        for group in micro_batches(plan.rows(number), lengths, budget, is_padded=turn.engine["is_padded"])
     ]
     trained = Trained(rank=RANK) if work.method == "lora" else Trained()
     figures = [(int(lengths[group].sum()), 0, [int(lengths[row]) for row in group]) for group in groups]

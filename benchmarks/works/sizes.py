@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Sizes:
     """steps: of a turn of the chat works, 8 rows each. rows: of the classification and evaluation works.
 
-    new_tokens: of each generated answer. growth_steps: drawn from few and from many rows. Slow peers (padded, and with
-    gradient checkpointing) take part in the first `slow_turns` turns only. questions: whose answers are compared with
+    new_tokens: of each generated answer. growth_steps: drawn from few and from many rows. Slow peers and those
+    beside the floors take part in the first `slow_turns` turns only. questions: whose answers are compared with
     `generate` token by token. batch: rows of a step in the chat works.
     """
 
