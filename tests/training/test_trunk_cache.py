@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -298,6 +300,25 @@ def test_the_oldest_make_room_and_what_a_killed_training_left_goes(folders, tmp_
     Side(folders["bert"], "bert", UPPER | {"layers": 3}, tmp_path, said, trunk_cache_gb=2.5 * size / 1e9)
     assert first in sets_in(tmp_path) and second not in sets_in(tmp_path) and len(sets_in(tmp_path)) == 2
     assert "1 sets of states of earlier trainings make room" in said.text and not left.exists()
+
+
+class Impatient(Said):
+    """Somebody who presses Ctrl-C in the middle of it."""
+
+    @contextlib.contextmanager
+    def progress(self, description: str, *_: Any, **__: Any) -> Iterator[Any]:
+        def advance(count: int) -> None:
+            if description == "frozen layers":
+                raise KeyboardInterrupt
+
+        yield advance
+
+
+def test_filling_that_is_interrupted_leaves_nothing(folders, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        Side(folders["bert"], "bert", UPPER, tmp_path, Impatient())
+    assert sets_in(tmp_path) == []
+    assert Side(folders["bert"], "bert", UPPER, tmp_path, Said()).decision.startswith("on")
 
 
 def test_a_run_keeps_to_what_it_was_begun_with(folders, tmp_path):

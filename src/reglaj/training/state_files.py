@@ -23,11 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reglaj.core.console import SILENT, Console
 from reglaj.core.files import disk_faults, is_alive, new_folder, write_json
 from reglaj.core.run_listing import size_of
 
 FORMAT = 1
 FILE, MANIFEST = "states.bin", "manifest.json"
+PIECE = 1 << 24
 _KINDS: dict[str, tuple[torch.dtype, type]] = {
     "float32": (torch.float32, np.float32),
     "float16": (torch.float16, np.float16),
@@ -83,7 +85,9 @@ def _reserve(descriptor: int, size: int) -> None:
         os.posix_fallocate(descriptor, 0, size)
 
 
-def open_states(folder: Path, key: str, shape: tuple[int, int], *, is_new: bool = False) -> StoredStates | None:
+def open_states(
+    folder: Path, key: str, shape: tuple[int, int], console: Console = SILENT, *, is_new: bool = False
+) -> StoredStates | None:
     """The states in a folder, or None where there is no such folder. Raises `DamagedError` for any other content.
 
     is_new: this process has just written them, so they are not read through once more.
@@ -103,7 +107,7 @@ def open_states(folder: Path, key: str, shape: tuple[int, int], *, is_new: bool 
         found = path.stat().st_size
         if found != size or manifest.get("bytes") != size:
             raise DamagedError(f"{FILE} has {found:,} bytes instead of {size:,}")
-        if not is_new and _sha256(path) != manifest.get("sha256"):
+        if not is_new and _sha256(path, console) != manifest.get("sha256"):
             raise DamagedError(f"{FILE} was changed")
         values = np.memmap(path, dtype=numbers, mode="r", shape=shape)
     except OSError as error:
@@ -123,9 +127,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(path: Path, console: Console) -> str:
+    digest, size = hashlib.sha256(), path.stat().st_size
+    with console.progress("reading kept states", size // PIECE, "pieces") as advance, path.open("rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+            advance(1)
+    return digest.hexdigest()
 
 
 def make_room(store: Path, needed: int, most: int, keep: set[str]) -> int:

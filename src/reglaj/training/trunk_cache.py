@@ -233,7 +233,7 @@ class _Cache:
     def _found(self, wanted: _Wanted) -> StoredStates | None:
         folder = self.store / wanted.key
         try:
-            return open_states(folder, wanted.key, wanted.shape)
+            return open_states(folder, wanted.key, wanted.shape, self.console)
         except DamagedError as error:
             self.console.warn(f"kept states in {folder} are thrown away and made anew: {error}")
             with disk_faults(folder):
