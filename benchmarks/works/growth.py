@@ -39,7 +39,6 @@ TRIES = 5
 def growth(sizes: Sizes, repeats: int, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Turns of both parts; `keep` is called after each with the figures so far, which are returned at the end."""
     part: dict[str, Any] = {"sides": {}, "growth": {"rows": [], "length": []}}
-    lengths = [length for length in ROW_LENGTHS if length <= STEP_TOKENS]
     tell("  growth: warm-up")
     _seconds_a_token(_rows([LENGTHS_OF_ROWS[0]] * BATCH), BATCH, 1)
     for number in range(repeats):
@@ -51,7 +50,7 @@ def growth(sizes: Sizes, repeats: int, keep: Callable[[dict[str, Any]], None]) -
             _note(part, f"{sizes.growth_steps} steps drawn from {rows:,} rows", drawn[rows])
         part["growth"]["rows"].append(drawn[MANY] / drawn[FEW])
         long = {}
-        for length in lengths if number % 2 == 0 else lengths[::-1]:
+        for length in ROW_LENGTHS if number % 2 == 0 else ROW_LENGTHS[::-1]:
             rows = STEP_TOKENS // length
             whole = _seconds_a_token(_rows([length] * rows * LENGTH_STEPS), rows, LENGTH_STEPS)
             attention = _attention_seconds(length) / length
@@ -77,7 +76,7 @@ def _seconds_a_token(data: Encoded, batch: int, steps: int) -> float:
     epochs = -(-steps * batch // len(data.places))
     work = replace(QV, batch=batch, epochs=epochs)
     tokens = _tokens(data, work, steps)
-    return ours.train(work.build(steps), data).region.seconds / tokens
+    return ours.train(work.build(steps, max_tokens=STEP_TOKENS), data).region.seconds / tokens
 
 
 def _tokens(data: Encoded, work: conversations.ChatWork, steps: int) -> int:
