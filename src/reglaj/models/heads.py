@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from reglaj.core.files import write_json

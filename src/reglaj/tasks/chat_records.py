@@ -177,6 +177,7 @@ def supervision_of(encoded: Encoded) -> dict[str, Any]:
 def supervised_batch(encoded: Encoded, rows: Sequence[int], device: str) -> SupervisedBatch:
     """Some rows of what `encode_conversations` gave."""
     import numpy as np
+
     from reglaj.models.attention import on_device
     from reglaj.objectives.next_token import SupervisedBatch
 

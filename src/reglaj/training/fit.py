@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,17 +16,17 @@ from reglaj.core.files import sweep
 from reglaj.core.runs import software
 from reglaj.core.seeding import derive_seed, seed_everything
 from reglaj.core.signals import ECHO_S, Stopped, StopRequest, stopping_gently
-from reglaj.data.batching import BatchPlan, micro_batches
+from reglaj.data.batching import BatchPlan
 from reglaj.models.encoding import TokenRows
 from reglaj.objectives.base import Objective
 from reglaj.training.callbacks import MetricsLog, ProgressBar, Validation
 from reglaj.training.checkpoints import FOLDER, Checkpoint, newest_checkpoint
 from reglaj.training.config import TrainConfig
 from reglaj.training.engine import go_on_with, using_threads
+from reglaj.training.feeding import Feeding
 from reglaj.training.guards import GradientWatch, NonFiniteError, refuse_non_finite
 from reglaj.training.learner import Learner
 from reglaj.training.loop import Callback, run, training_steps
-from reglaj.training.memory import nothing_smaller, smaller_budget
 from reglaj.training.optimizer import build_optimizer
 from reglaj.training.saving import (
     CheckpointWriter,
@@ -144,6 +144,8 @@ class _Fit(Generic[B]):
         self.plan = plan_for(config, supervision.rows)
         self.step = build_step(learner, supervision, config)
         self.step.ranks = self.ranks
+        is_ahead = learner.engine.device == "cuda"
+        self.feeding = Feeding(self.plan, learner, supervision.load, console, is_ahead=is_ahead)
         names = {id(parameter): name for name, parameter in learner.named_parameters().items()}
         self.names = {id(p): names[id(p)] for p in self.step.parameters}
         self.metrics_path = folder / METRICS if self.ranks.is_first else None
@@ -218,51 +220,20 @@ class _Fit(Generic[B]):
             self.writer.settle()
             raise
         finally:
+            self.feeding.close()
             self.log.close()
         self.log.mend()
         self._stop_where_asked(reached)
         return reached
 
     def _take(self, number: int, rows: Sequence[int]) -> StepResult:
-        """One step on this process's share of the rows, in micro-batches that fit into memory."""
-        lengths = self.plan.lengths
-        # Long and short rows in turn, so that processes have about the same work.
-        mine = self.ranks.share(sorted(rows, key=lambda row: (-int(lengths[row]), row)))
-        groups = self._groups(mine)
-
-        def again() -> list[B]:
-            nonlocal groups
-            engine = self.learner.engine
-            budget = smaller_budget(groups, lengths.tolist(), is_padded=engine.is_padded)
-            if budget is None:
-                raise nothing_smaller(int(lengths[mine].max()), where=f"step {number}")
-            halved = (*engine.halved_at, number)
-            self.learner.engine = replace(engine, micro_batch_tokens=budget, halved_at=halved)
-            self.console.warn(f"out of memory at step {number}: micro-batches of {budget:,} tokens from here on")
-            groups = self._groups(mine)
-            return [self.supervision.load(group) for group in groups]
-
+        """One step on this process's share of the rows."""
         try:
-            result = self.step(number, [self.supervision.load(group) for group in groups], again)
+            result = self.step(number, self.feeding.batches(number), self.feeding.again)
         except NonFiniteError as error:
             result = self._skip(error)
-        self._agree_on_micro_batches(number)
+        self.feeding.agree()
         return result
-
-    def _agree_on_micro_batches(self, number: int) -> None:
-        """What did not fit in one process is halved in all: what evaluation shares out must be cut alike."""
-        engine = self.learner.engine
-        smallest = -int(self.ranks.most([-float(engine.micro_batch_tokens)])[0])
-        if smallest < engine.micro_batch_tokens:
-            halved = (*engine.halved_at, number)
-            self.learner.engine = replace(engine, micro_batch_tokens=smallest, halved_at=halved)
-            self.console.warn(
-                f"out of memory elsewhere at step {number}: micro-batches of {smallest:,} tokens from here on"
-            )
-
-    def _groups(self, rows: list[int]) -> list[list[int]]:
-        engine = self.learner.engine
-        return micro_batches(rows, self.plan.lengths, engine.micro_batch_tokens, is_padded=engine.is_padded)
 
     def _skip(self, error: NonFiniteError) -> StepResult:
         """Leave a step out, where the recipe allows it. Broken weights make every later step as bad."""

@@ -1,0 +1,81 @@
+"""A step's rows as micro-batches that fit into memory; on a device those of the next step are made ready meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+from reglaj.core.console import Console
+from reglaj.data.batching import BatchPlan, micro_batches
+from reglaj.training.learner import Learner
+from reglaj.training.memory import nothing_smaller, smaller_budget
+
+B = TypeVar("B")
+
+
+class Feeding(Generic[B]):
+    """What this process has to do in each step.
+
+    load: row numbers to a micro-batch; it draws nothing at random, for with `is_ahead` a second thread calls it for the
+    next step while a device works on this one. (A processor's cores are all at work on the step itself.)
+    """
+
+    def __init__(
+        self, plan: BatchPlan, learner: Learner, load: Callable[[list[int]], B], console: Console, *, is_ahead: bool
+    ) -> None:
+        self._plan, self._learner, self._load, self._console = plan, learner, load, console
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="data") if is_ahead else None
+        self._begun: tuple[int, Future[list[B]]] | None = None
+        self._number = 0
+        self._groups: list[list[int]] = []
+
+    def batches(self, number: int) -> list[B]:
+        """This process's share of a step's rows, in micro-batches."""
+        self._number, self._groups = number, self._cut(number)
+        begun, self._begun = self._begun, None
+        batches = begun[1].result() if begun is not None and begun[0] == number else self._made(self._groups)
+        if self._thread is not None and number < self._plan.total_steps:
+            self._begun = number + 1, self._thread.submit(self._made, self._cut(number + 1))
+        return batches
+
+    def again(self) -> list[B]:
+        """The same rows in micro-batches of half the size, from here on. Raises `EnvironmentFault` for a single row."""
+        lengths, engine = self._plan.lengths, self._learner.engine
+        budget = smaller_budget(self._groups, lengths.tolist(), is_padded=engine.is_padded)
+        if budget is None:
+            longest = max(int(lengths[row]) for group in self._groups for row in group)
+            raise nothing_smaller(longest, where=f"step {self._number}")
+        self._halve(budget, "out of memory")
+        self._groups = self._cut(self._number)
+        return self._made(self._groups)
+
+    def agree(self) -> None:
+        """What did not fit in one process is halved in all: what evaluation shares out must be cut alike."""
+        engine = self._learner.engine
+        smallest = -int(self._learner.ranks.most([-float(engine.micro_batch_tokens)])[0])
+        if smallest < engine.micro_batch_tokens:
+            self._halve(smallest, "out of memory elsewhere")
+
+    def close(self) -> None:
+        """Nothing more is asked for."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _halve(self, budget: int, why: str) -> None:
+        engine = self._learner.engine
+        halved = (*engine.halved_at, self._number)
+        self._learner.engine = replace(engine, micro_batch_tokens=budget, halved_at=halved)
+        self._begun = None  # what was made ready is cut as before
+        self._console.warn(f"{why} at step {self._number}: micro-batches of {budget:,} tokens from here on")
+
+    def _cut(self, number: int) -> list[list[int]]:
+        lengths, engine = self._plan.lengths, self._learner.engine
+        # Long and short rows in turn, so that processes have about the same work.
+        rows = sorted(self._plan.rows(number), key=lambda row: (-int(lengths[row]), row))
+        mine = self._learner.ranks.share(rows)
+        return micro_batches(mine, lengths, engine.micro_batch_tokens, is_padded=engine.is_padded)
+
+    def _made(self, groups: list[list[int]]) -> list[B]:
+        return [self._load(group) for group in groups]
