@@ -34,8 +34,8 @@ def _speed(text: str, contest: str, against: str, floor: float | None, aim: floa
     return Floor(text=text, contest=contest, what="speed", against=against, floor=floor, aim=aim)
 
 
-def _limit(text: str, contest: str) -> Floor:
-    return Floor(text=text, contest=contest, what="limit", floor=0.55, aim=0.7)
+def _limit(text: str, contest: str, floor: float | None = 0.55, aim: float | None = 0.7) -> Floor:
+    return Floor(text=text, contest=contest, what="limit", floor=floor, aim=aim)
 
 
 def _memory(text: str, contest: str) -> Floor:
@@ -75,6 +75,8 @@ FLOORS: tuple[Floor, ...] = (
         for batch in (32, 8)
         for method in ("lora", "full")
     ),
+    _limit("share of the limit, MiniLM LoRA, batch 32", "classify-lora-32", None, None),
+    _limit("share of the limit, MiniLM full, batch 32", "classify-full-32", None, None),
     _speed("LoRA on the upper 8 of 30 layers, trunk cache, second epoch", "trunk", "without the cache", 1.7, 3.0),
     _speed("16 prompts of unequal length against `generate`, LoRA merged", "generate", _GENERATE, 1.15, 2.0),
     _speed(

@@ -31,13 +31,14 @@ class NoResult(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """What a block cost. seconds on the clock; processor_seconds of this process, all threads.
+    """What a block cost. seconds on the clock; processor_seconds of this process, all threads, None where the seconds
+    are those of a part of the block.
 
     others_share: of all processors' time, what other processes took meanwhile; None where the system does not tell.
     """
 
     seconds: float
-    processor_seconds: float
+    processor_seconds: float | None
     others_share: float | None
 
 
@@ -157,9 +158,9 @@ def profiled(recorder: Callable[[], contextlib.AbstractContextManager[Any]]) -> 
         _PROFILER.pop()
 
 
-def with_seconds(region: Region, seconds: float) -> Region:
-    """The region with the seconds that a side counts itself, where the block held more than its work."""
-    return replace(region, seconds=seconds)
+def with_seconds(region: Region, seconds: float, *, is_part: bool = False) -> Region:
+    """The region with the seconds that a side counts itself: all but setting up, or (is_part) only some steps."""
+    return replace(region, seconds=seconds, processor_seconds=None if is_part else region.processor_seconds)
 
 
 def by_losses(ours: Turn, other: Turn) -> tuple[float, str]:
@@ -214,7 +215,8 @@ def _note(side: dict[str, Any], turn: Turn | None) -> None:
     """Add a turn; None keeps the place of one that was left out, so that turns of all sides stay side by side."""
     region = turn.region if turn else None
     side["seconds"].append(region and round(region.seconds, 4))
-    side["processor_seconds"].append(region and round(region.processor_seconds, 3))
+    busy = region and region.processor_seconds
+    side["processor_seconds"].append(busy and round(busy, 3))
     side["others_share"].append(region and region.others_share)
     if turn and len(turn.losses) <= SHOWN_LOSSES:
         side["losses"] = list(turn.losses)

@@ -126,7 +126,7 @@ def _where(parts: dict[str, Any]) -> list[str]:
         loads = " to ".join(str(load) for load in part["load_average"])
         ended = "" if part.get("is_finished") else "; **interrupted**"
         lines.append(
-            f"- `{name}` ({part['title']}): {part['date']}, {part['turns']} turns, load average {loads}{ended}. "
+            f"- `{name}` ({part['title']}): {part['date']}, turns: {part['turns']}, load average {loads}{ended}. "
             f"{machine.sentence(part['machine'])}."
         )
         if part.get("limits"):

@@ -5,22 +5,18 @@ import time
 from pathlib import Path
 
 import pytest
-from benchmarks import measuring, quick, results
+from benchmarks import quick, results
 from benchmarks.floors import FLOORS, judge
 from benchmarks.limits import Trained, products
-from benchmarks.measuring import OURS, Contest, Measured, Side, Turn, measure, ratios, timed
+from benchmarks.measuring import OURS, Contest, Measured, Region, Side, Turn, measure, ratios, timed
 from benchmarks.quick import Guard, verdict
 
 from reglaj.models.inspect import ModelFacts
 
 
 def side(seconds: float, losses: tuple[float, ...] = (1.0, 0.5), **more) -> Side:
-    def run(steps: int) -> Turn:
-        with timed() as region:
-            time.sleep(0.001)
-        return Turn(region=measuring.with_seconds(region[0], seconds), losses=losses)
-
-    return Side(run=run, **more)
+    region = Region(seconds=seconds, processor_seconds=seconds, others_share=0.0)
+    return Side(run=lambda steps: Turn(region=region, losses=losses), **more)
 
 
 def contest(**sides: Side) -> Contest:
@@ -52,6 +48,16 @@ def test_a_speed_up_with_another_loss_does_not_count(losses, agrees):
     found = judge(FLOORS[0], {"chat": part_of(measured)})
     assert found.text == "aim reached" if agrees else found.text.startswith("no result")
     assert bool(found.values) is agrees
+
+
+def test_a_block_is_timed_and_its_own_work_is_not_that_of_others():
+    with timed() as region:
+        started = time.process_time()
+        while time.process_time() - started < 0.2:
+            pass
+    assert region[0].seconds >= 0.19
+    assert 0.19 <= region[0].processor_seconds <= region[0].seconds * 1.2 + 0.1
+    assert region[0].others_share is None or 0 <= region[0].others_share <= 1
 
 
 def test_a_check_without_dropout_decides_and_turns_are_noted_beside():

@@ -13,7 +13,7 @@ from benchmarks.measuring import Turn, timed, with_seconds
 from reglaj.models.encoding import TokenRows
 from reglaj.pipelines.assemble import Assembled
 from reglaj.tasks.base import Encoded
-from reglaj.training.fit import Fitted, Supervision, fit
+from reglaj.training.fit import Supervision, fit
 from reglaj.training.trunk_cache import attach_states
 
 
@@ -34,9 +34,10 @@ def supervise(assembled: Assembled, encoded: Encoded) -> Supervision[Any]:
 def train(
     assembled: Assembled,
     encoded: Encoded,
-    seconds_of: Callable[[Fitted, list[dict[str, Any]]], float] = lambda fitted, _: fitted.seconds,
+    seconds_of: Callable[[list[dict[str, Any]]], float] | None = None,
 ) -> Turn:
-    """Train by the resolved recipe. seconds_of: what of it counts; by default all steps, as the report counts them.
+    """Train by the resolved recipe. seconds_of: seconds of some steps, from the lines that they left in the log;
+    by default those of all, as the report counts them.
 
     States of a frozen trunk, where the engine keeps them, are made before the first step; `states_seconds` says how
     long that took.
@@ -50,9 +51,10 @@ def train(
         with timed() as region:
             fitted = fit(assembled.learner, supervision, config, Path(folder))
     steps = [line for line in fitted.metrics if line["event"] == "step"]
+    seconds = seconds_of(steps) if seconds_of else fitted.seconds
     engine = assembled.learner.engine
     return Turn(
-        region=with_seconds(region[0], seconds_of(fitted, steps)),
+        region=with_seconds(region[0], seconds, is_part=seconds_of is not None),
         losses=tuple(line["loss"] for line in steps),
         first_done=steps[0]["time"],
         engine=engine.facts() | {"is_padded": engine.is_padded, "states_seconds": states_seconds},

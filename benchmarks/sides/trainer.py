@@ -13,9 +13,9 @@ import torch
 import transformers
 from torch.nn import functional as F
 
-from benchmarks.measuring import Turn, timed
+from benchmarks.measuring import Turn, timed, with_seconds
 from benchmarks.sides.plain import loop
-from benchmarks.sides.trl_trainer import FirstStep
+from benchmarks.sides.trl_trainer import StepClock
 from benchmarks.texts import HEAD_RATE, RATES, ClassifyWork, encoded
 from reglaj.models.heads import ScoreHead
 from reglaj.pipelines.assemble import Assembled
@@ -59,7 +59,7 @@ def train(work: ClassifyWork, rows: int, steps: int, sampling: str, dropout: flo
             train_sampling_strategy=sampling,
             remove_unused_columns=False,
         )
-        first = FirstStep()
+        clock = StepClock()
         trainer = transformers.Trainer(
             model,
             arguments,
@@ -67,14 +67,14 @@ def train(work: ClassifyWork, rows: int, steps: int, sampling: str, dropout: flo
             data_collator=transformers.DataCollatorWithPadding(assembled.tokenizer),
             optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)),
             processing_class=assembled.tokenizer,
-            callbacks=[first],
+            callbacks=[clock],
         )
         trainer.log = lambda logs, *_, **__: trainer.state.log_history.append(logs)  # type: ignore[method-assign]
         model.train()
         with timed() as region:
             trainer.train()
     losses = tuple(line["loss"] for line in trainer.state.log_history if "loss" in line)
-    return Turn(region=region[0], losses=losses, first_done=first.at)
+    return Turn(region=with_seconds(region[0], clock.seconds), losses=losses, first_done=clock.first_done)
 
 
 def plain(work: ClassifyWork, rows: int, steps: int, dropout: float | None = None) -> Turn:

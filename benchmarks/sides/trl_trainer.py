@@ -18,20 +18,24 @@ import transformers
 
 from benchmarks import conversations
 from benchmarks.conversations import IGNORED, RATE, ChatWork, encoded, labelled, start_values
-from benchmarks.measuring import Turn, timed
+from benchmarks.measuring import Turn, timed, with_seconds
 from benchmarks.sides.plain import lora_config
 
 Mode = Literal["padding_free", "padded", "defaults"]
 
 
-class FirstStep(transformers.TrainerCallback):
-    """Notes when the first step was finished."""
+class StepClock(transformers.TrainerCallback):
+    """Seconds from before the first step to after the last, as ours are counted; and when the first was finished."""
 
     def __init__(self) -> None:
-        self.at = 0.0
+        self.seconds = self.first_done = self._began = 0.0
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._began = time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.at = self.at or time.time()
+        self.first_done = self.first_done or time.time()
+        self.seconds = time.perf_counter() - self._began
 
 
 def chat(work: ChatWork, rows: int, steps: int, mode: Mode) -> Turn:
@@ -44,12 +48,12 @@ def chat(work: ChatWork, rows: int, steps: int, mode: Mode) -> Turn:
         learnt = sum(token != IGNORED for row in trainer.train_dataset for token in row["labels"])
         expected = sum(token != IGNORED for _, labels in pairs for token in labels)
         assert learnt == expected, f"TRL learns {learnt} tokens, we {expected}"
-        first = FirstStep()
-        trainer.add_callback(first)
+        clock = StepClock()
+        trainer.add_callback(clock)
         with timed() as region:
             trainer.train()
     losses = tuple(line["loss"] for line in trainer.state.log_history if "loss" in line)
-    return Turn(region=region[0], losses=losses, first_done=first.at)
+    return Turn(region=with_seconds(region[0], clock.seconds), losses=losses, first_done=clock.first_done)
 
 
 def _trainer(work: ChatWork, rows: list[dict[str, Any]], folder: str, steps: int, mode: Mode) -> Any:

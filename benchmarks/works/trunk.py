@@ -22,7 +22,7 @@ def trunk(sizes: Sizes) -> list[Contest]:
     work = replace(UPPER, batch=sizes.batch)
 
     def run(cache: str, steps: int) -> Turn:
-        def second_epoch(fitted: Any, lines: list[dict[str, Any]]) -> float:
+        def second_epoch(lines: list[dict[str, Any]]) -> float:
             return float(lines[-1]["time"] - lines[sizes.steps - 1]["time"])
 
         assembled = work.build(steps, trunk_cache=cache)
