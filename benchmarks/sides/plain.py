@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -97,4 +98,4 @@ def chat(work: ChatWork, rows: int, steps: int, loss: Callable[..., Tensor]) -> 
     model = adapted(work)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0)
-    return loop(parameters, [lambda batch=batch: loss(model, batch) for batch in batches], optimizer)
+    return loop(parameters, [partial(loss, model, batch) for batch in batches], optimizer)

@@ -7,6 +7,7 @@ peer's. Steps hold the same rows in the same order, unless the Trainer groups by
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,13 +64,13 @@ def train(work: ClassifyWork, rows: int, steps: int, sampling: str, dropout: flo
         trainer = transformers.Trainer(
             model,
             arguments,
-            train_dataset=data,  # type: ignore[arg-type]
+            train_dataset=data,
             data_collator=transformers.DataCollatorWithPadding(assembled.tokenizer),
             optimizers=(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)),
             processing_class=assembled.tokenizer,
             callbacks=[clock],
         )
-        trainer.log = lambda logs, *_, **__: trainer.state.log_history.append(logs)  # type: ignore[method-assign]
+        trainer.log = lambda logs, *_, **__: trainer.state.log_history.append(logs)
         model.train()
         with timed() as region:
             trainer.train()
@@ -92,7 +93,7 @@ def plain(work: ClassifyWork, rows: int, steps: int, dropout: float | None = Non
         loss: torch.Tensor = model(**collate(data[number * work.batch : (number + 1) * work.batch]))["loss"]
         return loss
 
-    return loop(parameters, [lambda number=number: loss_of(number) for number in range(steps)], optimizer)
+    return loop(parameters, [partial(loss_of, number) for number in range(steps)], optimizer)
 
 
 def predict(rows: int, batch: int) -> Turn:
@@ -117,7 +118,7 @@ def predict(rows: int, batch: int) -> Turn:
             processing_class=assembled.tokenizer,
         )
         with timed() as region:
-            output = trainer.predict(items)  # type: ignore[arg-type]
+            output = trainer.predict(items)
     return Turn(region=region[0], answers=output.predictions)
 
 

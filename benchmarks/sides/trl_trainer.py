@@ -62,7 +62,9 @@ def _trainer(work: ChatWork, rows: list[dict[str, Any]], folder: str, steps: int
     import trl
 
     datasets.disable_progress_bars()
-    fast = {} if mode == "defaults" else {"gradient_checkpointing": False, "padding_free": mode == "padding_free"}
+    fast: dict[str, Any] = (
+        {} if mode == "defaults" else {"gradient_checkpointing": False, "padding_free": mode == "padding_free"}
+    )
     if mode == "padding_free":
         fast["max_length"] = None
     arguments = trl.SFTConfig(

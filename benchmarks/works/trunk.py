@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from benchmarks import conversations
 from benchmarks.conversations import ChatWork, describe, encoded
 from benchmarks.measuring import OURS, Contest, NoResult, Side, Turn
 from benchmarks.sides import ours
 from benchmarks.works.chat import TOLERANCE
 from benchmarks.works.sizes import Sizes
 
-LAYERS = 8
+LAYERS, ALL_LAYERS = 8, 30
 WITHOUT = "without the cache"
 UPPER = ChatWork(rank=16, alpha=32, layers=LAYERS, epochs=2)
 
@@ -35,7 +34,7 @@ def trunk(sizes: Sizes) -> list[Contest]:
     return [
         Contest(
             name="trunk",
-            title=f"LoRA on the upper {LAYERS} of {conversations.facts().layers} layers, second epoch, trunk cache",
+            title=f"LoRA on the upper {LAYERS} of {ALL_LAYERS} layers, second epoch, trunk cache",
             sides={
                 OURS: Side(run=lambda steps: run("auto", steps)),
                 WITHOUT: Side(run=lambda steps: run("off", steps)),
