@@ -36,7 +36,10 @@ _ALSO_DECIDE = (
     "1_Pooling/config.json",
 )
 NOT_BASE_WEIGHTS = frozenset({"head.safetensors", "adapter_model.safetensors"})
-_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text"})
+_OFFSET_POSITIONS = frozenset(
+    {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text", "mpnet", "ibert", "xmod", "longformer",
+     "roberta-prelayernorm"}
+)  # fmt: skip
 _NOT_LINEAR = ("embed", "norm", "pooler", "lm_head", "cls.", "wte", "wpe", "classifier", "score")
 
 

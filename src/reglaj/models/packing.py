@@ -4,11 +4,13 @@ Legend: B texts, T tokens of all texts together, L tokens of the longest, D widt
 
 Linear layers see the T real tokens as one row; only attention has to know where a text ends (`attention.py`). An
 architecture that does not attend through transformers' interface gets a block mask, and one for which no packed pass
-has been seen to equal the texts alone is run padded. All give the same (T, D).
+has been seen to equal the texts alone is run padded, or one text at a time where padding too would change a text. All
+give the same (T, D).
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,7 +131,7 @@ class _Attention:
 def choose_layout(
     model: nn.Module, model_type: str, position_offset: int, vocabulary: int, context: int = 0
 ) -> tuple[Layout, str]:
-    """The fastest layout in which a packed pass equals each text alone, else `padded`; with the reason in words.
+    """The fastest layout in which a pass of several texts equals each alone; with the reason in words.
 
     context: tokens of the longest text. The check runs three short rows of fixed tokens through the model, without
     dropout: it costs milliseconds, and a leak between texts or a wrong position shows as a difference far above
@@ -147,17 +149,27 @@ def choose_layout(
     else:
         problem = f"attention by text is not tested for {model_type!r}"
     if key := _sees_in_part(config):
-        return "padded", f"{problem}, and {key!r} in its config forbids a block mask"
+        return _unpacked(model, vocabulary, f"{problem}, and {key!r} in its config forbids a block mask")
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        # It counts by itself, through all texts of a pack, and would run out of places in a long one.
+        return _unpacked(model, vocabulary, f"{problem}, and it is not told positions")
     masked: tuple[Layout, ...] = ("packed-masked", "packed-masked-causal")
     differences = {layout: _difference(model, layout, position_offset, vocabulary) for layout in masked}
     fitting = [layout for layout in masked if differences[layout] is None]
     if fitting:
         return fitting[0], f"{problem}; under a block mask a packed pass equals texts alone"
-    return "padded", f"{problem}; under a block mask {differences[masked[0]]}"
+    return _unpacked(model, vocabulary, f"{problem}; under a block mask {differences[masked[0]]}")
+
+
+def _unpacked(model: nn.Module, vocabulary: int, reason: str) -> tuple[Layout, str]:
+    """Padded, unless padding reaches into a text in spite of its mask: through a convolution, say."""
+    problem = _difference(model, "padded", 0, vocabulary)
+    return ("padded", reason) if problem is None else ("alone", f"{reason}; {problem}")
 
 
 def _difference(model: nn.Module, layout: Layout, position_offset: int, vocabulary: int) -> str | None:
-    """None where a packed pass equals each text alone, else what is wrong."""
+    """None where a pass of several texts equals each alone, else what is wrong."""
+    way = layout.partition("-")[0]
     generator = np.random.default_rng(0)
     # The upper half of a vocabulary holds words: a padding id among them would move RoBERTa's own positions.
     rows = [generator.integers(vocabulary // 2, vocabulary, size=length) for length in (5, 3, 9)]
@@ -169,12 +181,12 @@ def _difference(model: nn.Module, layout: Layout, position_offset: int, vocabula
             alone = torch.cat([hidden_states(model, TokenBatch.of([row], device), "padded") for row in rows])
             together = hidden_states(model, TokenBatch.of(rows, device), layout, position_offset)
     except Exception as error:
-        return f"it cannot be packed: {(str(error) or type(error).__name__).splitlines()[0]}"
+        return f"it cannot be {way}: {(str(error) or type(error).__name__).splitlines()[0]}"
     finally:
         model.train(was_training)
     difference = (together - alone).abs().max().item()
     if not difference <= PROBE_TOLERANCE * max(alone.abs().max().item(), 1.0):
-        return f"a packed pass differs from texts alone by {difference:.1e}"
+        return f"a {way} pass differs from texts alone by {difference:.1e}"
     return None
 
 
