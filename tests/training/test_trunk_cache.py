@@ -22,6 +22,7 @@ from tests.training import harness, test_chat_trajectory
 
 import reglaj
 from reglaj.core.console import Console
+from reglaj.core.errors import EnvironmentFault
 from reglaj.core.run_listing import STATES, list_runs
 from reglaj.core.runs import read_manifest
 from reglaj.core.signals import Stopped
@@ -30,7 +31,7 @@ from reglaj.pipelines.assemble import Assembled
 from reglaj.training.engine import go_on_with
 from reglaj.training.fit import Supervision, build_step, plan_for
 from reglaj.training.saving import CheckpointWriter
-from reglaj.training.state_files import FILE, MANIFEST
+from reglaj.training.state_files import FILE, MANIFEST, write_states
 from reglaj.training.trunk_cache import attach_states
 
 UPPER = {"name": "lora", "rank": 4, "layers": 1}
@@ -268,16 +269,31 @@ def test_damaged_or_foreign_states_are_thrown_away_and_made_anew(folders, kept, 
 
 
 def test_a_full_disk_is_told_of_and_the_training_goes_on_without(folders, tmp_path):
-    with small_disk(tmp_path / "disk", "8k") as refusal:
+    with small_disk(tmp_path / "disk", "64k") as refusal:
         if refusal:
             pytest.skip(refusal)
         said = Said()
         side = Side(folders["bert"], "bert", UPPER, tmp_path / "disk", said)
-        assert side.decision == "off: the states cannot be written (No space left on device)"
-        assert "no trunk cache: cannot write" in said.text and "goes on without" in said.text
-        assert sets_in(tmp_path / "disk") == [], "no half file is left"
-        assert side.learner.cut is None
+        assert side.decision == "off: the states would take more than half of what is free on the disk"
+        assert f"no trunk cache: {side.decision[5:]}; the training goes on without" in said.text
+        assert side.learner.cut is None and not (tmp_path / "disk" / ".cache").exists()
         side.losses(2)
+
+
+def test_a_disk_without_room_leaves_no_half_file(tmp_path):
+    with small_disk(tmp_path / "disk", "64k") as refusal:
+        if refusal:
+            pytest.skip(refusal)
+        made = []
+
+        def fill(add: Any) -> None:
+            for number in range(10):
+                made.append(number)
+                add(torch.zeros(100, 32))
+
+        with pytest.raises(EnvironmentFault, match="No space left on device"):
+            write_states(tmp_path / "disk" / STATES / "key", "key", (1000, 32), {}, fill)
+        assert sets_in(tmp_path / "disk") == [] and made == [0], "told before the work is done"
 
 
 def test_a_file_where_the_folder_should_be_is_no_fault(folders, tmp_path):

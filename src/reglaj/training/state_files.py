@@ -168,6 +168,13 @@ def _last_use(folder: Path) -> float:
     return 0.0
 
 
+def is_too_much(store: Path, needed: int) -> bool:
+    """Whether `needed` bytes are more than half of what is free on the disk: checkpoints come after us."""
+    there = next(folder for folder in (store, *store.parents) if folder.is_dir())
+    with disk_faults(store):
+        return needed > shutil.disk_usage(there).free // 2
+
+
 def throw_away(folder: Path) -> None:
     """Remove what lies under a name; whoever looks meanwhile finds it whole or not at all."""
     hidden = folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.old")

@@ -38,6 +38,7 @@ from reglaj.training.state_files import (
     Add,
     DamagedError,
     StoredStates,
+    is_too_much,
     make_room,
     open_states,
     sweep_states,
@@ -215,6 +216,8 @@ class _Cache:
             wanted = [_Wanted(self, rows) for rows in parts]
             self._keep = {one.key for one in wanted}
             return [one.rows if not len(one.rows) else self._with_states(one) for one in wanted], ""
+        except _Off as off:
+            fault = told = str(off)
         except EnvironmentFault as error:
             given, why = error.problems[0].given, error.problems[0].why
             fault, told = f"the states cannot be written ({why})", f"{given}: {why}"
@@ -242,7 +245,10 @@ class _Cache:
 
     def _made(self, wanted: _Wanted) -> StoredStates:
         learner, folder = self.learner, self.store / wanted.key
-        gone = make_room(self.store, math.prod(wanted.shape) * self.source.itemsize, self.most, self._keep)
+        size = math.prod(wanted.shape) * self.source.itemsize
+        gone = make_room(self.store, size, self.most, self._keep)
+        if is_too_much(self.store, size):
+            raise _Off("the states would take more than half of what is free on the disk")
         if gone:
             self.console.say(f"  {gone} sets of states of earlier trainings make room for new ones")
 
