@@ -113,6 +113,11 @@ class Lora(Method[LoraConfig]):
             target_modules=_short_names(chosen, every),
             inference_mode=False,
         )
+        from reglaj.methods.fused_lora import FUSED
+
+        modules = dict(model.named_modules())
+        if all(type(_base_of(modules[module])) in FUSED for module in chosen):  # not quantised, say
+            peft_config._register_custom_module(FUSED)
         before = {key: p.requires_grad for key, p in model.named_parameters() if ".lora_" in key}
         with warnings.catch_warnings():
             # GPT-2 keeps its matrices the other way round; PEFT notices, does what is right, and says so.
@@ -127,6 +132,11 @@ class Lora(Method[LoraConfig]):
 def _kind(model: Any) -> str:
     """What PEFT wraps such a model as: one that writes tokens can generate, a bare trunk gives hidden states."""
     return "CAUSAL_LM" if model.get_output_embeddings() is not None else "FEATURE_EXTRACTION"
+
+
+def _base_of(module: Any) -> Any:
+    """The frozen layer, also where another update stands beside it already."""
+    return module.get_base_layer() if hasattr(module, "get_base_layer") else module
 
 
 def _targets(config: LoraConfig) -> tuple[str, ...]:
