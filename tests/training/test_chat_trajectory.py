@@ -1,91 +1,31 @@
-"""Promise 4 for decoders: a packed step is its conversations alone, summed, and follows a plain Hugging Face loop."""
+"""Promise 4 for decoders: a packed step is its conversations alone, summed."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 from tests.tiny_chat import write_chat_model
-from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
+from tests.training.chat_harness import Rows, learner_for, supervise
+from transformers import AttentionInterface
 
 from reglaj.data.batching import micro_batches
-from reglaj.data.conversation import Conversation
 from reglaj.models import packing
 from reglaj.models.attention import ATTENTION_NAME, Texts, packed_attention
-from reglaj.models.inspect import inspect_model
 from reglaj.models.packing import TokenBatch, register_attention
-from reglaj.pipelines.assemble import Assembled, assemble
-from reglaj.pipelines.recipe import load_recipe
-from reglaj.tasks.base import Encoded
-from reglaj.tasks.chat import Chat
 from reglaj.training.engine import choose_engine
-from reglaj.training.fit import Supervision, build_step, plan_for
-from reglaj.training.optimizer import schedule_factor, set_learning_rate
+from reglaj.training.fit import build_step
 
 BUDGET = 10_000
-WORDS = ["where", "is", "my", "card", "when", "will", "the", "money", "come", "unde", "este", "cardul", "și", "42"]
 FAMILIES = ["llama", "qwen2", "mistral", "gpt2"]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {family: write_chat_model(tmp_path_factory.mktemp(family), family) for family in FAMILIES}
-
-
-class Rows:
-    """Questions and answers of unequal length, as the data room gives them."""
-
-    def __init__(self, count: int = 24, seed: int = 0) -> None:
-        chance = random.Random(seed)
-
-        def say(most: int) -> str:
-            return " ".join(chance.choices(WORDS, k=chance.randint(1, most)))
-
-        self.pairs = [(say(12), say(16)) for _ in range(count)]
-        turns = [[{"role": "user", "content": p}, {"role": "assistant", "content": c}] for p, c in self.pairs]
-        self.texts = [Conversation.of(turn).to_json() for turn in turns]
-        self.ids = self.source = [f"row-{i}" for i in range(count)]
-        self.line = list(range(1, count + 1))
-
-    def column(self, role: str) -> list[str]:
-        return self.texts
-
-
-def learner_for(folder: Path, method: str, **train: Any) -> Assembled:
-    settings = {
-        "epochs": 5, "batch_size": 8, "learning_rate": 3e-3, "max_tokens": 256, "device": "cpu", "model_dropout": 0.0,
-        "precision": "float32", **train,
-    }  # fmt: skip
-    recipe = load_recipe(
-        {
-            "task": "chat",
-            "model": str(folder),
-            "data": {"sources": [{"path": "none.jsonl"}]},
-            "method": {"name": "lora", "rank": 8} if method == "lora" else {"name": method},
-            "train": settings,
-        }
-    )
-    return assemble(recipe, inspect_model(str(folder), folder=Path()), Chat())
-
-
-def supervise(assembled: Assembled, rows: Rows) -> tuple[Supervision[Any], Encoded]:
-    task, learner = assembled.task, assembled.learner
-    encoded = task.encode(rows, assembled.tokenizer, assembled.max_tokens)
-    supervision = Supervision(
-        rows=encoded.rows,
-        load=lambda numbers: task.batch(encoded, numbers, "cpu"),
-        forward=lambda batch: task.outputs(learner, batch),
-        objective=task.objective(assembled.recipe.train, encoded),
-        row_places=task.row_places,
-        cut_rows=task.cut_rows,
-        measure=lambda: task.validate(learner, encoded),
-    )
-    return supervision, encoded
 
 
 class Measured:
@@ -188,79 +128,3 @@ def test_checkpointing_gives_the_same_gradient(folders: dict[str, Path], method:
     plain, sparing = Measured(folders["llama"], method), Measured(folders["llama"], method, spare=True)
     assert (plain.num_layer_passes, sparing.num_layer_passes) == (1, 2), "each layer is computed again"
     assert max(plain.distance(sparing)) < 1e-6
-
-
-class PlainSide:
-    """transformers and PEFT by hand: padded, the template written out, torch's own unfused AdamW."""
-
-    def __init__(self, folder: Path, assembled: Assembled) -> None:
-        self.config = assembled.recipe.train
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        if assembled.recipe.method.name == "lora":
-            settings = peft.LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=32, target_modules="all-linear")
-            self.model = peft.get_peft_model(self.model, settings)
-            ours = dict(assembled.learner.backbone.named_parameters())
-            with torch.no_grad():
-                for key, parameter in self.model.named_parameters():
-                    if "lora_" in key:
-                        parameter.copy_(ours[key.removeprefix("base_model.model.")])
-        moving = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in moving if p.ndim >= 2], "weight_decay": self.config.weight_decay},
-            {"params": [p for p in moving if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        groups = [
-            {**g, "lr": self.config.learning_rate, "peak": self.config.learning_rate} for g in groups if g["params"]
-        ]
-        self.optimizer = torch.optim.AdamW(groups, fused=False, foreach=False)
-
-    def _row(self, prompt: str, answer: str) -> tuple[list[int], list[int]]:
-        before = f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
-        asked = self.tokenizer(before)["input_ids"]
-        learnt = self.tokenizer(f"{answer}<|im_end|>")["input_ids"]
-        return asked + learnt, [-100] * len(asked) + learnt
-
-    def step(self, pairs: list[tuple[str, str]]) -> float:
-        rows = [self._row(*pair) for pair in pairs]
-        longest = max(len(ids) for ids, _ in rows)
-        ids = torch.tensor([row + [0] * (longest - len(row)) for row, _ in rows])
-        labels = torch.tensor([row + [-100] * (longest - len(row)) for _, row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row, _ in rows])
-        loss = self.model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
-        self.optimizer.zero_grad()
-        loss.backward()
-        moving = [p for group in self.optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(moving, self.config.max_grad_norm)
-        self.optimizer.step()
-        return loss.item()
-
-
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_twenty_steps_equal_a_plain_loop(folders: dict[str, Path], method: str) -> None:
-    """The same losses and, at the end, the same weights, cut into several packs a step."""
-    assembled = learner_for(folders["llama"], method)
-    learner, config, rows = assembled.learner, assembled.recipe.train, Rows(32)
-    supervision, encoded = supervise(assembled, rows)
-    plan = plan_for(config, encoded.rows)
-    assert plan.total_steps == 20 and learner.engine.layout == "packed-causal"
-    plain = PlainSide(folders["llama"], assembled)
-    step = build_step(learner, supervision, config)
-    before = {key: tensor.clone() for key, tensor in learner.trained().items()}
-    learner.train()
-    losses = []
-    for number, chosen in enumerate((rows for epoch in range(plan.epochs) for rows in plan.steps(epoch)), start=1):
-        factor = schedule_factor(number, plan.total_steps, config)
-        set_learning_rate(step.optimizer, factor)
-        set_learning_rate(plain.optimizer, factor)
-        groups = micro_batches(chosen, plan.lengths, 250, is_padded=False)
-        assert 1 < len(groups) < 8
-        ours = step(number, [supervision.load(group) for group in groups])
-        theirs = plain.step([rows.pairs[i] for i in chosen])
-        assert ours.loss == pytest.approx(theirs, abs=1e-4), number
-        losses.append(ours.loss)
-    assert losses[-1] < losses[0] - 0.2, "something was learnt"
-    expected = {key.removeprefix("base_model.model."): p for key, p in plain.model.named_parameters()}
-    for key, tensor in learner.trained().items():
-        assert torch.allclose(tensor, expected[key], atol=1e-4), key
-        assert not torch.equal(tensor, before[key]), key

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.tiny_chat import write_chat_model
-from tests.training import harness, test_chat_trajectory
+from tests.training import chat_harness, harness
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reglaj.data.batching import micro_batches
@@ -56,9 +56,9 @@ def test_a_classifier_asks_nothing(tiny_model: Any, method: str, weights: str) -
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_decoder_asks_nothing(tmp_path: Path, family: str) -> None:
     folder = write_chat_model(tmp_path, family)
-    assembled = test_chat_trajectory.learner_for(folder, "lora")
-    rows = test_chat_trajectory.Rows()
-    assert asked_by(assembled, *test_chat_trajectory.supervise(assembled, rows)).asked == []
+    assembled = chat_harness.learner_for(folder, "lora")
+    rows = chat_harness.Rows()
+    assert asked_by(assembled, *chat_harness.supervise(assembled, rows)).asked == []
 
 
 def test_a_question_is_heard() -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import peft
 import pytest
 import torch
 from tests.training.harness import learner_for, some_rows, supervise
-from transformers import AutoModel
 
 from reglaj.data.batching import micro_batches
 from reglaj.models.packing import TokenBatch
 from reglaj.training.engine import choose_engine
-from reglaj.training.fit import build_step, plan_for
+from reglaj.training.fit import build_step
 from reglaj.training.optimizer import schedule_factor, set_learning_rate
 from reglaj.training.step import NonFiniteError
 
@@ -63,74 +61,6 @@ def test_a_wrong_division_would_be_seen(tiny_model):
         means.append(term.sum / len(group))
     _, loss, _ = gradients(tiny_model("bert"), "full", 10_000)
     assert abs(torch.stack(means).mean().item() - loss) > 1e-3
-
-
-class PlainSide:
-    """transformers and PEFT by hand: padded, dropout off, torch's own unfused AdamW."""
-
-    def __init__(self, folder, method, learner, config):
-        self.base = AutoModel.from_pretrained(folder, add_pooling_layer=False).eval()
-        if method == "lora":
-            settings = peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
-            self.base = peft.get_peft_model(self.base, settings).eval()
-            ours = dict(learner.backbone.named_parameters())
-            for key, parameter in self.base.named_parameters():
-                if "lora_" in key:
-                    parameter.data.copy_(ours[key.removeprefix("base_model.model.")])
-        self.head = torch.nn.Linear(32, 3)
-        self.head.load_state_dict(learner.head.linear.state_dict())
-        self.config = config
-        groups = self._groups(self.base, config.learning_rate) + self._groups(self.head, config.head_learning_rate)
-        self.optimizer = torch.optim.AdamW(groups, fused=False, foreach=False)
-
-    def _groups(self, module, rate):
-        moving = [p for p in module.parameters() if p.requires_grad]
-        decay = {"params": [p for p in moving if p.ndim >= 2], "weight_decay": self.config.weight_decay}
-        return [
-            {**group, "lr": rate, "peak": rate}
-            for group in (decay, {"params": [p for p in moving if p.ndim < 2], "weight_decay": 0.0})
-        ]
-
-    def step(self, texts, targets) -> float:
-        hidden = self.base(input_ids=texts["input_ids"], attention_mask=texts["attention_mask"]).last_hidden_state
-        mask = texts["attention_mask"][..., None]
-        loss = torch.nn.functional.cross_entropy(self.head((hidden * mask).sum(1) / mask.sum(1)), targets)
-        self.optimizer.zero_grad()
-        loss.backward()
-        moving = [p for group in self.optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(moving, self.config.max_grad_norm)
-        self.optimizer.step()
-        return loss.item()
-
-    def tensors(self):
-        base = {key.removeprefix("base_model.model."): p for key, p in self.base.named_parameters()}
-        return base | {f"head.linear.{key}": p for key, p in self.head.named_parameters()}
-
-
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_twenty_steps_equal_a_plain_loop(tiny_model, method):
-    """The same losses and, at the end, the same weights."""
-    assembled = learner_for(tiny_model("bert"), method, epochs=10)
-    learner, config = assembled.learner, assembled.recipe.train
-    rows = some_rows(32)
-    supervision, encoded = supervise(assembled, rows)
-    plan = plan_for(config, encoded.rows)
-    assert plan.total_steps == 20
-    plain = PlainSide(tiny_model("bert"), method, learner, config)
-    step = build_step(learner, supervision, config)
-    learner.train()
-    for number, chosen in enumerate((rows for epoch in range(plan.epochs) for rows in plan.steps(epoch)), start=1):
-        factor = schedule_factor(number, plan.total_steps, config)
-        set_learning_rate(step.optimizer, factor)
-        set_learning_rate(plain.optimizer, factor)
-        ours = step(number, [supervision.load(g) for g in micro_batches(chosen, plan.lengths, 64)])
-        texts = assembled.tokenizer([rows.column("text")[i] for i in chosen], padding=True, return_tensors="pt")
-        theirs = plain.step(texts, torch.from_numpy(encoded.targets[chosen]))
-        assert ours.loss == pytest.approx(theirs, abs=1e-4), number
-    expected = plain.tensors()
-    for key, tensor in learner.trained().items():
-        if not key.endswith("key.bias"):  # a key bias has no true gradient, and Adam lets it wander
-            assert torch.allclose(tensor, expected[key], atol=1e-4), key
 
 
 def test_the_schedule_rises_then_falls_to_zero_just_after_the_last_step():

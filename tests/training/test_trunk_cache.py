@@ -18,7 +18,7 @@ import torch
 from tests.deep import write_deep_model
 from tests.tiny import recipe_for, write_rows
 from tests.torture.disk import small_disk
-from tests.training import harness, test_chat_trajectory
+from tests.training import chat_harness, harness
 
 import reglaj
 from reglaj.core.console import Console
@@ -66,11 +66,11 @@ class Side:
         self, folder: Path, family: str, method: dict[str, Any], runs: Path | None, said: Console, **train: Any
     ) -> None:
         is_chat = family in ("llama", "qwen2", "gpt2")
-        room: Any = test_chat_trajectory if is_chat else harness
+        room: Any = chat_harness if is_chat else harness
         settings = {"precision": "float32", "batch_size": 8, "epochs": 8, **train}
         self.assembled: Assembled = self._assembled(room, folder, method, settings)
         self.learner, self.config = self.assembled.learner, self.assembled.recipe.train
-        rows: Any = test_chat_trajectory.Rows(24) if is_chat else harness.some_rows(24)
+        rows: Any = chat_harness.Rows(24) if is_chat else harness.some_rows(24)
         self.supervision, self.encoded = room.supervise(self.assembled, rows)
         if runs is not None:
             self.attach(runs, said)

@@ -1,0 +1,76 @@
+"""What the engine may choose, as tests force it, on encoders that classify and decoders that chat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tests.training import chat_harness, harness
+
+from reglaj.data.batching import micro_batches
+from reglaj.methods.fused_lora import fuse
+from reglaj.models.attention import Attention
+from reglaj.models.packing import Layout
+from reglaj.training.learner import Learner
+
+DECODERS = ("llama", "qwen2", "mistral", "gpt2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One way to run a training. is_fused: LoRA's fused operation; no effect on other methods."""
+
+    family: str
+    method: str
+    layout: Layout
+    attention: Attention = "per-text"
+    is_fused: bool = True
+    is_checkpointed: bool = False
+
+    def __str__(self) -> str:
+        attention = self.attention if self.layout in ("packed", "packed-causal") else ""
+        marks = ["" if self.is_fused else "unfused", "checkpointed" if self.is_checkpointed else ""]
+        return "-".join(filter(None, [self.family, self.method, self.layout, attention, *marks]))
+
+    @property
+    def is_chat(self) -> bool:
+        return self.family in DECODERS
+
+    def take(self, learner: Learner) -> None:
+        """Let the learner run so, whatever it had chosen."""
+        learner.engine = replace(learner.engine, layout=self.layout, layout_reason="", attention=self.attention)
+        if self.method == "lora":
+            assert fuse(learner.backbone, is_on=self.is_fused) > 0
+        if self.is_checkpointed:
+            learner.checkpoint_gradients()
+
+
+class Training:
+    """A learner, its rows and its supervision, run as a choice says."""
+
+    def __init__(self, folder: Path, choice: Choice, count: int = 24, **train: Any) -> None:
+        settings = {"precision": "float32", "batch_size": 8, **train}
+        if choice.is_chat:
+            self.rows: Any = chat_harness.Rows(count)
+            self.assembled = chat_harness.learner_for(folder, choice.method, **settings)
+        else:
+            self.rows = harness.some_rows(count)
+            self.assembled = harness.learner_for(folder, choice.method, **settings)
+        self.learner, self.config = self.assembled.learner, self.assembled.recipe.train
+        choice.take(self.learner)
+        self.supervision, self.encoded = harness.supervise(self.assembled, self.rows)
+
+    def batches(self, rows: Any, budget: int) -> list[Any]:
+        """Those rows in micro-batches of so many tokens."""
+        is_padded = self.learner.engine.is_padded
+        groups = micro_batches(list(rows), self.encoded.rows.lengths, budget, is_padded=is_padded)
+        return [self.supervision.load(group) for group in groups]
+
+    def waken_updates(self) -> None:
+        """LoRA's B is zero at the start, and then A has no gradient: give it one."""
+        with torch.no_grad():
+            for key, parameter in self.learner.named_parameters().items():
+                if "lora_B" in key:
+                    parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(0))
