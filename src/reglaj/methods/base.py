@@ -57,6 +57,10 @@ class Handle(ABC):
     def load(self, folder: Path) -> None:
         """Take over what `save` wrote. Raises `UserError` when it does not fit."""
 
+    def fuse(self, is_on: bool) -> bool:
+        """Take faster operations that say the same up to rounding, or plain ones. Returns whether there are such."""
+        return False
+
     def folded(self) -> AbstractContextManager[None]:
         """A context in which the update is part of the base's weights, where there is one, for faster forward passes.
 

@@ -341,6 +341,11 @@ class LoraHandle(Handle):
         update = layer.lora_B[self.name].weight.float() @ layer.lora_A[self.name].weight.float()
         return (update.T if layer.fan_in_fan_out else update) * layer.scaling[self.name]
 
+    def fuse(self, is_on: bool) -> bool:
+        from reglaj.methods.fused_lora import fuse
+
+        return fuse(self.model, is_on=is_on) > 0
+
     def merge(self) -> None:
         for layer in self._layers():
             layer.merge(adapter_names=[self.name])

@@ -76,8 +76,8 @@ def _softmax_minus_truth(hidden: Tensor, matrix: Tensor, targets: Tensor) -> tup
 def _product(hidden: Tensor, matrix: Tensor) -> Tensor:
     """hidden @ matrix': (C, D), (V, D) to (C, V).
 
-    A matrix of a hundred times as many rows as columns is what MKL cuts badly: on two cores without AVX512 oneDNN, which
-    torch holds as well, makes the same product in 0.6 to 0.8 of the time.
+    A matrix of a hundred times as many rows as columns is what MKL cuts badly: on two cores without AVX512 oneDNN,
+    which torch holds as well, makes the same product in 0.6 to 0.8 of the time.
     """
     if hidden.device.type == "cpu" and hidden.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         scores: Tensor = torch.ops.mkldnn._linear_pointwise(hidden.contiguous(), matrix, None, "none", [], "")

@@ -32,6 +32,8 @@ class Engine:
     layout_reason: str
     attention: Attention = "by-length"
     """How packed texts attend; no effect on other layouts."""
+    operations: Literal["fused", "plain"] = "plain"
+    """Of the method: a frozen layer and its low-rank update in one operation, or one by one."""
     micro_batch_tokens: int
     threads: int
     hardware: str
@@ -55,8 +57,8 @@ class Engine:
         packed = f", attention {self.attention}" if self.layout in ("packed", "packed-causal") else ""
         several = f", {self.processes} processes" if self.processes > 1 else ""
         return (
-            f"{self.device}, {self.precision}, {self.layout} rows ({self.layout_reason}){packed}, micro-batches of"
-            f" {self.micro_batch_tokens:,} tokens, {self.threads} threads{several}"
+            f"{self.device}, {self.precision}, {self.layout} rows ({self.layout_reason}){packed}, {self.operations}"
+            f" operations, micro-batches of {self.micro_batch_tokens:,} tokens, {self.threads} threads{several}"
         )
 
     def autocast(self) -> torch.autocast:
@@ -72,7 +74,7 @@ def go_on_with(engine: Engine, before: Mapping[str, Any]) -> tuple[Engine, list[
     if before.get("device") != engine.device:
         told = f"begun on {before.get('device')}, goes on on {engine.device}: the last digits may differ from one run"
         return engine, [told]
-    names = ["precision", "layout", "layout_reason", "attention", "micro_batch_tokens", "halved_at"]
+    names = ["precision", "layout", "layout_reason", "attention", "operations", "micro_batch_tokens", "halved_at"]
     if not engine.trunk_cache:  # what was decided on this start is what is so
         names.append("trunk_cache")
     remarks = []

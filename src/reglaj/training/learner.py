@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ class Learner:
         self.handle = handle
         self.head: Any = head.to(engine.device)
         self.facts = facts
-        self.engine = engine
+        self.engine = replace(engine, operations="fused" if handle.fuse(True) else "plain")
         self.trunk_is_frozen = not handle.parameters()
         self.ranks: Ranks = ALONE
         """The processes that share the passes without gradients; set once the training's processes have joined."""
@@ -53,6 +54,16 @@ class Learner:
         """How batches with kept states are run; set where there are such."""
         self._is_checkpointed = False
         self._attention: str = self.backbone.config._attn_implementation
+
+    @property
+    def engine(self) -> Engine:
+        """What the engine chose. A run that goes on sets the choices it was begun with."""
+        return self._engine
+
+    @engine.setter
+    def engine(self, engine: Engine) -> None:
+        self._engine = engine
+        self.handle.fuse(engine.operations == "fused")
 
     def hidden(self, tokens: TokenBatch) -> Tensor:
         """The last hidden state of every token: (T, D), texts one after the other."""
