@@ -10,7 +10,6 @@ import torch
 from tests.training import chat_harness, harness
 
 from reglaj.data.batching import micro_batches
-from reglaj.methods.fused_lora import fuse
 from reglaj.models.attention import Attention
 from reglaj.models.packing import Layout
 from reglaj.training.learner import Learner
@@ -20,14 +19,22 @@ DECODERS = ("llama", "qwen2", "mistral", "gpt2")
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One way to run a training. is_fused: LoRA's fused operation; no effect on other methods."""
+    """One way to run a training.
+
+    layout: None leaves it, attention and operations to the engine. is_fused: LoRA's fused operation; no effect on other
+    methods.
+    """
 
     family: str
     method: str
-    layout: Layout
+    layout: Layout | None
     attention: Attention = "per-text"
     is_fused: bool = True
     is_checkpointed: bool = False
+
+    def by_itself(self) -> Choice:
+        """The same recipe, of which the engine makes what it likes."""
+        return replace(self, layout=None)
 
     def __str__(self) -> str:
         attention = self.attention if self.layout in ("packed", "packed-causal") else ""
@@ -40,9 +47,11 @@ class Choice:
 
     def take(self, learner: Learner) -> None:
         """Let the learner run so, whatever it had chosen."""
-        learner.engine = replace(learner.engine, layout=self.layout, layout_reason="", attention=self.attention)
-        if self.method == "lora":
-            assert fuse(learner.backbone, is_on=self.is_fused) > 0
+        if self.layout is not None:
+            operations: Any = "fused" if self.is_fused and self.method == "lora" else "plain"
+            learner.engine = replace(
+                learner.engine, layout=self.layout, layout_reason="", attention=self.attention, operations=operations
+            )
         if self.is_checkpointed:
             learner.checkpoint_gradients()
 

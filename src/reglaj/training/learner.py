@@ -120,10 +120,11 @@ class Learner:
         """Dropout on or off. A frozen trunk under a probe stays in evaluation mode: its features are then constants."""
         self.backbone.train(mode and not self.trunk_is_frozen)
         self.head.train(mode)
-        if self._is_checkpointed and self.engine.layout in ("packed", "packed-causal"):
+        if self._is_checkpointed:
             # The second forward of a checkpointed layer happens outside of ours and must meet the same attention; where
-            # nothing is trained, others may use the model as it came.
-            self.backbone.config._attn_implementation = ATTENTION_NAME if mode else self._attention
+            # nothing is trained, others may use the model as it came. A run that goes on may change the layout.
+            is_ours = mode and self.engine.layout in ("packed", "packed-causal")
+            self.backbone.config._attn_implementation = ATTENTION_NAME if is_ours else self._attention
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
