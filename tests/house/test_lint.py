@@ -102,3 +102,11 @@ def test_sizes_hold_for_tests_too(tmp_path: Path) -> None:
 def test_an_empty_place_is_not_called_clean(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "nothing to look at" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "file", ["training/step.py", "models/attention.py", "models/vocabulary.py", "data/batching.py"]
+)
+def test_the_hot_path_can_be_read_at_a_sitting(file: str) -> None:
+    """Step, attention, loss and plan: four files, each short."""
+    assert len((ROOT / "src" / "reglaj" / file).read_text(encoding="utf-8").splitlines()) < 250
