@@ -40,7 +40,7 @@ class Rows:
         return len(self.ids)
 
 
-def learner_for(folder: Path, method: str, **train: Any) -> Assembled:
+def learner_for(folder: Path, method: Any, **train: Any) -> Assembled:
     """An assembled learner with a resolved `train` section."""
     settings = {
         "epochs": 5, "batch_size": 8, "learning_rate": 3e-3, "max_tokens": 256, "device": "cpu", "model_dropout": 0.0,
@@ -51,7 +51,7 @@ def learner_for(folder: Path, method: str, **train: Any) -> Assembled:
             "task": "chat",
             "model": str(folder),
             "data": {"sources": [{"path": "none.jsonl"}]},
-            "method": {"name": "lora", "rank": 8} if method == "lora" else {"name": method},
+            "method": {"name": "lora", "rank": 8} if method == "lora" else method,
             "train": settings,
         }
     )

@@ -13,16 +13,19 @@ from reglaj.data.batching import micro_batches
 from reglaj.models.attention import Attention
 from reglaj.models.packing import Layout
 from reglaj.training.learner import Learner
+from reglaj.training.trunk_cache import attach_states
 
 DECODERS = ("llama", "qwen2", "mistral", "gpt2")
+UPPER_LORA = {"name": "lora", "rank": 4, "layers": 1}
+"""On the upper one of two layers: what the lower one gives can be kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """One way to run a training.
 
-    layout: None leaves it, attention and operations to the engine. is_fused: LoRA's fused operation; no effect on other
-    methods.
+    method: a name, or `upper-lora`. layout: None leaves it, attention and operations to the engine. is_fused: LoRA's
+    fused operation; no effect on other methods.
     """
 
     family: str
@@ -48,7 +51,7 @@ class Choice:
     def take(self, learner: Learner) -> None:
         """Let the learner run so, whatever it had chosen."""
         if self.layout is not None:
-            operations: Any = "fused" if self.is_fused and self.method == "lora" else "plain"
+            operations: Any = "fused" if self.is_fused and "lora" in self.method else "plain"
             learner.engine = replace(
                 learner.engine, layout=self.layout, layout_reason="", attention=self.attention, operations=operations
             )
@@ -61,15 +64,28 @@ class Training:
 
     def __init__(self, folder: Path, choice: Choice, count: int = 24, **train: Any) -> None:
         settings = {"precision": "float32", "batch_size": 8, **train}
+        method: Any = UPPER_LORA if choice.method == "upper-lora" else choice.method
         if choice.is_chat:
             self.rows: Any = chat_harness.Rows(count)
-            self.assembled = chat_harness.learner_for(folder, choice.method, **settings)
+            self.assembled = chat_harness.learner_for(folder, method, **settings)
         else:
             self.rows = harness.some_rows(count)
-            self.assembled = harness.learner_for(folder, choice.method, **settings)
+            self.assembled = harness.learner_for(folder, method, **settings)
         self.learner, self.config = self.assembled.learner, self.assembled.recipe.train
         choice.take(self.learner)
         self.supervision, self.encoded = harness.supervise(self.assembled, self.rows)
+
+    def keep_states(self, runs: Path) -> None:
+        """Run the frozen layers now, and never again."""
+        task, (rows, _) = (
+            self.assembled.task,
+            attach_states(self.learner, (self.encoded.rows, self.encoded.rows), self.config, runs),
+        )
+        assert rows.states is not None, self.learner.engine.trunk_cache
+        encoded = self.encoded = replace(self.encoded, rows=rows)
+        self.supervision = replace(
+            self.supervision, rows=rows, load=lambda numbers: task.batch(encoded, numbers, "cpu")
+        )
 
     def batches(self, rows: Any, budget: int) -> list[Any]:
         """Those rows in micro-batches of so many tokens."""

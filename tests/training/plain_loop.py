@@ -44,7 +44,9 @@ class PlainLoop:
         if self.training.assembled.recipe.method.name != "lora":
             return model
         ours = learner.backbone.peft_config["default"]
-        settings = peft.LoraConfig(r=ours.r, lora_alpha=ours.lora_alpha, target_modules="all-linear")
+        is_part = getattr(self.training.assembled.recipe.method, "layers", None) is not None
+        targets = ours.target_modules if is_part else "all-linear"
+        settings = peft.LoraConfig(r=ours.r, lora_alpha=ours.lora_alpha, target_modules=targets)
         wrapped = peft.get_peft_model(model, settings)
         first = dict(learner.backbone.named_parameters())
         with torch.no_grad():
