@@ -9,10 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from tests.models.test_never_seen import tiny
+from tests.tiny import write_tokenizer
+from tests.training import harness
 from tests.training.choices import Choice, Training
 from torch import Tensor
 
+from reglaj.core.console import SILENT
 from reglaj.training.checkpoints import list_checkpoints
+from reglaj.training.feeding import Feeding
 from reglaj.training.fit import Fitted, build_step, fit, plan_for
 
 Folder = Callable[[str], Path]
@@ -203,3 +208,23 @@ def test_another_choice_would_be_seen(model_folder: Folder, tmp_path: Path, one:
         trainings.append(training_for(model_folder(choice.family), choice))
         train(trainings[-1], tmp_path / str(len(trainings)))
     assert same_weights(*trainings[:2]) and not same_weights(*trainings[1:])
+
+
+def test_what_padding_would_change_is_trained_and_scored_alone(tmp_path: Path) -> None:
+    """ConvBERT's convolutions reach from a text into the padding behind it. Nothing that a recipe says brings two
+    texts together."""
+    tiny("convbert").save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    assembled = harness.learner_for(tmp_path, micro_batch_tokens=4096, precision="float32")
+    learner = assembled.learner
+    assert learner.engine.layout == "alone" and learner.engine.micro_batch_tokens == 1
+    supervision, encoded = harness.supervise(assembled, harness.some_rows(24))
+    feeding = Feeding(plan_for(assembled.recipe.train, encoded.rows), learner, supervision.load, SILENT, is_ahead=False)
+    assert {len(batch.tokens.lengths) for batch in feeding.batches(1)} == {1}
+    scores = torch.from_numpy(learner.scores(encoded.rows))
+    with learner.evaluating():
+        alone = torch.cat([learner.outputs(encoded.rows.batch([row], "cpu")) for row in range(24)])
+        learner.engine = replace(learner.engine, layout="padded")
+        padded = learner.outputs(encoded.rows.batch(list(range(24)), "cpu"))
+    assert torch.allclose(scores, alone, atol=1e-5)
+    assert not torch.allclose(padded, alone, atol=1e-2), "it would have made a difference"
