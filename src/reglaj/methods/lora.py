@@ -113,7 +113,7 @@ class Lora(Method[LoraConfig]):
             target_modules=_short_names(chosen, every),
             inference_mode=False,
         )
-        from reglaj.methods.fused_lora import FUSED
+        from reglaj.models.fused_lora import FUSED
 
         modules = dict(model.named_modules())
         if all(type(_base_of(modules[module])) in FUSED for module in chosen):  # not quantised, say
@@ -342,7 +342,7 @@ class LoraHandle(Handle):
         return (update.T if layer.fan_in_fan_out else update) * layer.scaling[self.name]
 
     def fuse(self, is_on: bool) -> bool:
-        from reglaj.methods.fused_lora import fuse
+        from reglaj.models.fused_lora import fuse
 
         return fuse(self.model, is_on=is_on) > 0
 

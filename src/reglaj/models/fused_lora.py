@@ -56,6 +56,8 @@ class FusedLinear(Linear):
     """PEFT's LoRA layer over `nn.Linear`, with the operation above where it says the same."""
 
     is_fused = True
+    _copy: tuple[Tensor, int, Tensor] | None = None
+    """The frozen weight, its version, and what it is in the type of products."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         name = self._only_plain_update()
@@ -64,14 +66,32 @@ class FusedLinear(Linear):
             return result
         base = self.get_base_layer()
         weight = base.weight.T if self.is_target_conv_1d_layer else base.weight
-        operands = [x.reshape(-1, x.shape[-1]), weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight]
+        operands = [x.reshape(-1, x.shape[-1]), None, base.bias, self.lora_A[name].weight, self.lora_B[name].weight]
         device = x.device.type
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
+            weight = self._in_type(weight, dtype)
             operands = [None if one is None else one.to(dtype) for one in operands]
+        operands[1] = weight
         with torch.autocast(device, enabled=False):
             flat: Tensor = _LowRank.apply(*operands, self.scaling[name])
         return flat.view(*x.shape[:-1], -1)
+
+    def _in_type(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        """The weight in another type. Of a frozen one the copy is kept: autocast would make it anew in every pass.
+
+        No more memory than that takes: each of its copies waits for the backward pass, and so all are there at once.
+        """
+        if weight.requires_grad or weight.dtype == dtype:
+            return weight.to(dtype)
+        base: Tensor = self.get_base_layer().weight
+        kept = self._copy
+        if kept is not None and kept[0] is base and kept[1] == base._version and kept[2].dtype == dtype:
+            return kept[2]
+        copy = weight.to(dtype)
+        if not copy.is_inference():  # such a one cannot be part of a backward pass later
+            self._copy = (base, base._version, copy)
+        return copy
 
     def _only_plain_update(self) -> str | None:
         """The name of the one active update if it is a plain one without dropout, else None."""
