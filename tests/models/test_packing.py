@@ -118,6 +118,7 @@ def test_positions_that_turn_with_the_longest_text_run_alone(tiny_model):
     layout, reason = choose_layout(model, facts.model_type, 0, 120, context=65)
     assert layout == "alone"
     assert "dynamic" in reason
+    assert packing.steady_context(model.config, 64) == packing.steady_context(model.config, 65) == 64
 
 
 def test_short_texts_attend_in_a_grid_and_long_ones_by_themselves():

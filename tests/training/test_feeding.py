@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+import torch
 from tests.training.harness import learner_for, some_rows, supervise
 
 from reglaj.core.console import SILENT
@@ -85,4 +86,19 @@ def test_what_fails_ahead_fails_at_its_step(parts: Any) -> None:
     assert ahead.batches(1)
     with pytest.raises(RuntimeError, match="step 2"):
         ahead.batches(2)
+    ahead.close()
+
+
+def test_no_room_beside_the_step_before_is_tried_again(parts: Any) -> None:
+    _, supervision, _ = parts
+    main = threading.current_thread().name
+
+    def load(rows: list[int]) -> Any:
+        if threading.current_thread().name != main:
+            raise torch.OutOfMemoryError("no room for it yet")
+        return supervision.load(rows)
+
+    ahead, plain = feeding(parts, load), feeding(parts, is_ahead=False)
+    for number in (1, 2, 3):
+        assert ids(ahead.batches(number)) == ids(plain.batches(number))
     ahead.close()

@@ -57,8 +57,11 @@ class Handle(ABC):
     def load(self, folder: Path) -> None:
         """Take over what `save` wrote. Raises `UserError` when it does not fit."""
 
-    def fuse(self, is_on: bool) -> bool:
-        """Take faster operations that say the same up to rounding, or plain ones. Returns whether there are such."""
+    def fuse(self, is_on: bool, *, keeps_copies: bool = True) -> bool:
+        """Take faster operations that say the same up to rounding, or plain ones. Returns whether there are such.
+
+        keeps_copies: a frozen weight in half precision may stay from one pass to the next.
+        """
         return False
 
     def folded(self) -> AbstractContextManager[None]:

@@ -103,20 +103,19 @@ class Lora(Method[LoraConfig]):
         import peft
 
         chosen = sorted({_inside(module, model) for module in _chosen(config, facts)})
-        every = {_inside(module, model) for module in facts.linear_modules()}
+        targets = _short_names(chosen, {_inside(module, model) for module in facts.linear_modules()})
         peft_config = peft.LoraConfig(
             task_type=_kind(model),
             base_model_name_or_path=str(facts.folder),
             r=config.rank,
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
-            target_modules=_short_names(chosen, every),
+            target_modules=targets,
             inference_mode=False,
         )
-        from reglaj.models.fused_lora import FUSED
+        if _are_plain(model, targets):
+            from reglaj.models.fused_lora import FUSED
 
-        modules = dict(model.named_modules())
-        if all(type(_base_of(modules[module])) in FUSED for module in chosen):  # not quantised, say
             peft_config._register_custom_module(FUSED)
         before = {key: p.requires_grad for key, p in model.named_parameters() if ".lora_" in key}
         with warnings.catch_warnings():
@@ -134,9 +133,15 @@ def _kind(model: Any) -> str:
     return "CAUSAL_LM" if model.get_output_embeddings() is not None else "FEATURE_EXTRACTION"
 
 
-def _base_of(module: Any) -> Any:
-    """The frozen layer, also where another update stands beside it already."""
-    return module.get_base_layer() if hasattr(module, "get_base_layer") else module
+def _are_plain(model: nn.Module, targets: list[str]) -> bool:
+    """Whether PEFT will find nothing but plain linear layers under these names: none that is quantised, say."""
+    from reglaj.models.fused_lora import FUSED
+
+    # By the model's own names, as PEFT goes: those in its files may lack a prefix.
+    found = [m for name, m in model.named_modules() if any(_matches(name, target) for target in targets)]
+    # Another update may stand beside a layer already.
+    bases = [module.get_base_layer() if hasattr(module, "get_base_layer") else module for module in found]
+    return bool(bases) and all(type(base) in FUSED for base in bases)
 
 
 def _targets(config: LoraConfig) -> tuple[str, ...]:
@@ -324,6 +329,7 @@ class LoraHandle(Handle):
 
         layers = [layer for layer in self._layers() if self.name in layer.lora_A and not layer.merged]
         weights = [layer.get_base_layer().weight for layer in layers]
+        self.forget_copies()
         try:
             for layer, weight in zip(layers, weights, strict=True):
                 with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
@@ -341,10 +347,15 @@ class LoraHandle(Handle):
         update = layer.lora_B[self.name].weight.float() @ layer.lora_A[self.name].weight.float()
         return (update.T if layer.fan_in_fan_out else update) * layer.scaling[self.name]
 
-    def fuse(self, is_on: bool) -> bool:
+    def fuse(self, is_on: bool, *, keeps_copies: bool = True) -> bool:
         from reglaj.models.fused_lora import fuse
 
-        return fuse(self.model, is_on=is_on) > 0
+        return fuse(self.model, self.name, is_on=is_on, keeps_copies=keeps_copies)
+
+    def forget_copies(self) -> None:
+        """Give back what frozen weights take in half precision; a forward pass makes it again."""
+        for layer in self._layers():
+            layer._copy = None
 
     def merge(self) -> None:
         for layer in self._layers():

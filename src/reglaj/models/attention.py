@@ -14,7 +14,7 @@ Only attention has to know where a text ends; all else sees T tokens in one row.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ Attention = Literal["per-text", "grid", "varlen", "by-length"]
 """`by-length` takes, for each micro-batch, `grid` where the texts are short and `per-text` elsewhere."""
 ATTENTION_NAME = "reglaj_packed"
 GRID_BELOW_TOKENS = 16
-"""Tokens of a text on average under which a grid is faster on a processor (benchmarks/attention.py)."""
+"""Tokens of a text on average under which a grid is faster on a processor, forward and backward (12 heads of 32)."""
 _VARLEN_WIDTHS = 256
 """Widest head of the variable-length kernel."""
 _UNKNOWN = ("softcap", "s_aux", "head_mask", "position_bias")
@@ -111,10 +111,13 @@ class Texts:
         self.lengths = lengths
         self.device = device
         self.is_causal = is_causal
-        if attention == "by-length":
-            is_short = not is_causal and sum(lengths) < GRID_BELOW_TOKENS * len(lengths)
-            attention = "grid" if is_short else "per-text"
-        self.kernel: Kernel = attention
+        self.kernel: Kernel = self.by_length if attention == "by-length" else attention
+
+    @property
+    def by_length(self) -> Kernel:
+        """What is taken where the variable-length kernel cannot be had. A device has calls that wait, not padding."""
+        is_short = self.device.type != "cpu" or sum(self.lengths) < GRID_BELOW_TOKENS * len(self.lengths)
+        return "grid" if is_short and not self.is_causal else "per-text"
 
     @cached_property
     def grid(self) -> PadLayout:
@@ -151,10 +154,11 @@ def packed_attention(
     query, key = query.to(value.dtype), key.to(value.dtype)
     if texts.kernel == "varlen" and not dropout and _has_varlen(value):
         return _varlen(query, key, value, texts, scale, window), None
+    kernel = texts.by_length if texts.kernel == "varlen" else texts.kernel
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    if texts.kernel == "grid" and not texts.is_causal:
+    if kernel == "grid" and not texts.is_causal:
         return _grid(query, key, value, texts.grid, {"dropout_p": dropout, "scale": scale}), None
     return _per_text(query, key, value, texts, {"dropout_p": dropout, "scale": scale}, window), None
 
@@ -196,7 +200,20 @@ def _grid(query: Tensor, key: Tensor, value: Tensor, layout: PadLayout, settings
 
 
 def _has_varlen(value: Tensor) -> bool:
-    return value.is_cuda and value.dtype in (torch.float16, torch.bfloat16) and value.shape[-1] <= _VARLEN_WIDTHS
+    width = value.shape[-1]
+    return (
+        value.is_cuda
+        and value.dtype in (torch.float16, torch.bfloat16)
+        and width <= _VARLEN_WIDTHS
+        and width % 8 == 0
+        and _is_new_enough(value.device)
+    )
+
+
+@lru_cache
+def _is_new_enough(device: torch.device) -> bool:
+    """Ampere or later, and not ROCm: what torch's kernel is built for."""
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _varlen(query: Tensor, key: Tensor, value: Tensor, texts: Texts, scale: float | None, window: int | None) -> Tensor:
@@ -229,7 +246,7 @@ def register_attention() -> None:
 
 def block_mask(lengths: tuple[int, ...], device: torch.device, *, is_causal: bool) -> Tensor:
     """(1, 1, T, T) bool, true where a token sees another: for architectures that take a mask and nothing else."""
-    text = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device)
+    text = on_device(np.repeat(np.arange(len(lengths)), lengths), device)
     seen = text[:, None] == text[None, :]
     if is_causal:
         seen = seen.tril()

@@ -56,8 +56,13 @@ class FusedLinear(Linear):
     """PEFT's LoRA layer over `nn.Linear`, with the operation above where it says the same."""
 
     is_fused = True
-    _copy: tuple[Tensor, int, Tensor] | None = None
-    """The frozen weight, its version, and what it is in the type of products."""
+    keeps_copies = True
+    _copy: tuple[Tensor, Any, Tensor] | None = None
+    """The frozen weight, what would show that it has changed, and what it is in the type of products."""
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: Any, **kwargs: Any) -> None:
+        config.fan_in_fan_out = bool(kwargs.get("is_target_conv_1d_layer"))  # as PEFT's own dispatcher sets it
+        super().__init__(base_layer, adapter_name, config, **kwargs)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         name = self._only_plain_update()
@@ -80,17 +85,18 @@ class FusedLinear(Linear):
     def _in_type(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
         """The weight in another type. Of a frozen one the copy is kept: autocast would make it anew in every pass.
 
-        No more memory than that takes: each of its copies waits for the backward pass, and so all are there at once.
+        That takes no more memory than autocast, whose copies wait for the backward pass, all of them at once; but for
+        gradient checkpointing, where a copy lasts as long as its layer, and none is kept here either.
         """
         if weight.requires_grad or weight.dtype == dtype:
             return weight.to(dtype)
         base: Tensor = self.get_base_layer().weight
-        kept = self._copy
-        if kept is not None and kept[0] is base and kept[1] == base._version and kept[2].dtype == dtype:
-            return kept[2]
+        place = (base.data_ptr(), base._version, dtype, base.device)
+        if self._copy is not None and self._copy[0] is base and self._copy[1] == place:
+            return self._copy[2]
         copy = weight.to(dtype)
-        if not copy.is_inference():  # such a one cannot be part of a backward pass later
-            self._copy = (base, base._version, copy)
+        if self.keeps_copies and not copy.is_inference():  # such a one cannot be part of a backward pass later
+            self._copy = (base, place, copy)
         return copy
 
     def _only_plain_update(self) -> str | None:
@@ -109,16 +115,21 @@ class FusedConv1D(FusedLinear):
     """The same over the linear layer of GPT-2, whose matrix lies the other way round."""
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: Any, **kwargs: Any) -> None:
-        config.fan_in_fan_out = True
         super().__init__(base_layer, adapter_name, config, is_target_conv_1d_layer=True, **kwargs)
 
 
 FUSED: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: FusedLinear, Conv1D: FusedConv1D}
 
 
-def fuse(model: nn.Module, *, is_on: bool) -> int:
-    """Let every such layer of the model take the fused operation, or PEFT's own. Returns how many there are."""
+def fuse(model: nn.Module, name: str, *, is_on: bool, keeps_copies: bool = True) -> bool:
+    """Let every such layer of the model take the fused operation, or PEFT's own.
+
+    Returns whether the update of that name is ever fused: with dropout it is not.
+    """
     layers = [module for module in model.modules() if isinstance(module, FusedLinear)]
     for layer in layers:
-        layer.is_fused = is_on
-    return len(layers)
+        layer.is_fused, layer.keeps_copies = is_on, keeps_copies
+        if not keeps_copies:
+            layer._copy = None
+    own = [layer for layer in layers if name in layer.lora_A]
+    return bool(own) and not any(getattr(layer.lora_dropout[name], "p", 0.0) for layer in own)

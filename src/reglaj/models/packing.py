@@ -42,6 +42,7 @@ PACKABLE_DECODERS = frozenset(
      "starcoder2", "cohere", "ministral", "helium"}
 )  # fmt: skip
 PROBE_TOLERANCE = 1e-3
+HALF_TOLERANCE = 0.05
 _LOCAL = re.compile(r"(sliding|attention)_window|window_size|chunk|local|sparse|block_size|sink|attention_types|alibi")
 """Keys of a config that can mean that a layer does not see all of a text, which a block mask would undo."""
 _TURNING = ("dynamic", "longrope")
@@ -167,7 +168,23 @@ def _unpacked(model: nn.Module, vocabulary: int, reason: str) -> tuple[Layout, s
     return ("padded", reason) if problem is None else ("alone", f"{reason}; {problem}")
 
 
-def _difference(model: nn.Module, layout: Layout, position_offset: int, vocabulary: int) -> str | None:
+def varlen_problem(model: nn.Module, layout: Layout, position_offset: int, vocabulary: int) -> str | None:
+    """None where CUDA's variable-length kernel gives what texts alone give, else what is wrong.
+
+    To be called in the precision of training, in which a pass differs by its own rounding.
+    """
+    return _difference(model, layout, position_offset, vocabulary, attention="varlen", tolerance=HALF_TOLERANCE)
+
+
+def _difference(
+    model: nn.Module,
+    layout: Layout,
+    position_offset: int,
+    vocabulary: int,
+    *,
+    attention: Attention = "by-length",
+    tolerance: float = PROBE_TOLERANCE,
+) -> str | None:
     """None where a pass of several texts equals each alone, else what is wrong."""
     way = layout.partition("-")[0]
     generator = np.random.default_rng(0)
@@ -179,13 +196,13 @@ def _difference(model: nn.Module, layout: Layout, position_offset: int, vocabula
     try:
         with torch.no_grad():
             alone = torch.cat([hidden_states(model, TokenBatch.of([row], device), "padded") for row in rows])
-            together = hidden_states(model, TokenBatch.of(rows, device), layout, position_offset)
+            together = hidden_states(model, TokenBatch.of(rows, device), layout, position_offset, attention)
     except Exception as error:
         return f"it cannot be {way}: {(str(error) or type(error).__name__).splitlines()[0]}"
     finally:
         model.train(was_training)
     difference = (together - alone).abs().max().item()
-    if not difference <= PROBE_TOLERANCE * max(alone.abs().max().item(), 1.0):
+    if not difference <= tolerance * max(alone.abs().max().item(), 1.0):
         return f"a {way} pass differs from texts alone by {difference:.1e}"
     return None
 
@@ -197,6 +214,13 @@ def _sees_in_part(config: Any) -> str | None:
         if has_kinds or (_LOCAL.search(key) and value not in (None, False, 0, [], {})):
             return str(key)
     return None
+
+
+def steady_context(config: Any, context: int) -> int:
+    """Tokens up to which texts may share a pass: where positions turn with the longest, only the first context."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    first = rope.get("original_max_position_embeddings") or getattr(config, "max_position_embeddings", None)
+    return min(context, first or context) if _turns_with_the_longest(config, context) else context
 
 
 def _turns_with_the_longest(config: Any, context: int) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from reglaj.pipelines.forecast import shape_of
 from reglaj.pipelines.recipe import Recipe, load_recipe
 from reglaj.tasks import TASKS
 from reglaj.tasks.base import Task
-from reglaj.training.engine import choose_device, choose_engine
+from reglaj.training.engine import Engine, choose_device, choose_engine
 from reglaj.training.learner import Learner
 
 _DROPOUT_KEYS = ("classifier_dropout", "seq_classif_dropout", "hidden_dropout_prob", "dropout", "resid_pdrop")
@@ -62,10 +62,25 @@ def assemble(recipe: Recipe, facts: ModelFacts, task: Task, tokenizer_folder: Pa
     is_frozen = not method.trainable_parameters(recipe.method, facts)
     shape = shape_of(facts, is_frozen=is_frozen, is_computed_twice=recipe.train.gradient_checkpointing)
     engine = choose_engine(recipe.train, device, layout, reason, shape)
+    engine = _with_seen_kernel(engine, trunk, facts)
     handle = method.attach(recipe.method, backbone, facts)
     learner = Learner(backbone, handle, head, facts, engine)
     seed_everything(derive_seed(recipe.train.seed, "dropout"))
     return Assembled(recipe=recipe, task=task, facts=facts, learner=learner, tokenizer=tokenizer)
+
+
+def _with_seen_kernel(engine: Engine, trunk: Any, facts: ModelFacts) -> Engine:
+    """The engine without the variable-length kernel where that does not give what texts alone give."""
+    from reglaj.models.packing import varlen_problem
+
+    if engine.attention != "varlen" or engine.layout not in ("packed", "packed-causal"):
+        return engine
+    with engine.autocast():
+        problem = varlen_problem(trunk, engine.layout, facts.position_offset, trunk.config.vocab_size)
+    if problem is None:
+        return engine
+    reason = f"{engine.layout_reason}; with the variable-length kernel {problem}"
+    return replace(engine, attention="by-length", layout_reason=reason)
 
 
 def _head_dropout(recipe: Recipe, facts: ModelFacts) -> float:

@@ -76,8 +76,12 @@ def settings_of(config: EvaluateConfig, seed: int) -> GenerationConfig:
 
 def make_answerer(task: Talks, evaluation: Evaluation) -> Answerer:
     """What the evaluation of answers asks of a chat model."""
+    from reglaj.models.packing import steady_context
+
     learner, tokenizer, config = evaluation.learner, evaluation.tokenizer, evaluation.config
     context = learner.facts.context
+    if learner.engine.layout != "alone":  # rows longer than those of training must not share a pass by that
+        context = max(evaluation.max_tokens, steady_context(learner.backbone.config, context))
 
     def as_model(which: str | None) -> contextlib.AbstractContextManager[None]:
         return learner.handle.using(None) if which else learner.handle.folded()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 FLOAT_BYTES = 4
 ACTIVATIONS_PER_LAYER = {"encoder": 16, "decoder": 22}
@@ -13,6 +14,7 @@ MOST_TOKENS = {"cpu": 1024, "cuda": 16_384}
 """Beyond these, a larger pass brings nothing. On a processor it takes the tensors between two products out of its
 caches: LoRA on SmolLM2 is 7 to 12% slower with 2,048 tokens, and no faster with 512 (2 cores, 32 MB of cache)."""
 FEWEST_TOKENS = 256
+_CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _SHARE = 4
 """Activations may take this part of all memory; weights, optimizer and what the forecast does not see have the rest."""
 
@@ -54,8 +56,14 @@ def micro_batch_tokens(device: str, memory: int, shape: ModelShape | None) -> in
 
 
 def machine_memory_bytes() -> int:
-    """All memory of this machine, 0 where it cannot be told."""
+    """All memory of this machine, or of the container where that has less; 0 where it cannot be told."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not on Windows
         return 0
+    for file in _CONTAINER_LIMITS:
+        try:
+            memory = min(memory, int(file.read_text(encoding="ascii")))
+        except (OSError, ValueError):  # there is no such file, or it says "max"
+            continue
+    return memory

@@ -84,6 +84,8 @@ def go_on_with(engine: Engine, before: Mapping[str, Any]) -> tuple[Engine, list[
         remarks.append(f"begun with {before.get('processes')} processes, goes on with {engine.processes}")
     if before.get("hardware") != engine.hardware:
         remarks.append(f"begun on {before.get('hardware')}, goes on on {engine.hardware}: the last digits may differ")
+    # What runs were made with before there was a choice.
+    before = {"attention": "by-length", "operations": "plain", **before}
     kept = {name: before[name] for name in names if name in before}
     if "halved_at" in kept:
         kept["halved_at"] = tuple(kept["halved_at"])

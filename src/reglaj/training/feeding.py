@@ -7,10 +7,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Generic, TypeVar
 
+import torch
+
 from reglaj.core.console import Console
+from reglaj.core.errors import is_out_of_memory
 from reglaj.data.batching import BatchPlan, micro_batches
 from reglaj.training.learner import Learner
-from reglaj.training.memory import nothing_smaller, smaller_budget
+from reglaj.training.memory import nothing_smaller, release_memory, smaller_budget
 
 B = TypeVar("B")
 
@@ -26,7 +29,7 @@ class Feeding(Generic[B]):
         self, plan: BatchPlan, learner: Learner, load: Callable[[list[int]], B], console: Console, *, is_ahead: bool
     ) -> None:
         self._plan, self._learner, self._load, self._console = plan, learner, load, console
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="data") if is_ahead else None
+        self._thread = _thread() if is_ahead else None
         self._begun: tuple[int, Future[list[B]]] | None = None
         self._number = 0
         self._groups: list[list[int]] = []
@@ -35,10 +38,19 @@ class Feeding(Generic[B]):
         """This process's share of a step's rows, in micro-batches."""
         self._number, self._groups = number, self._cut(number)
         begun, self._begun = self._begun, None
-        batches = begun[1].result() if begun is not None and begun[0] == number else self._made(self._groups)
+        batches = self._begun_before(begun[1]) if begun is not None and begun[0] == number else self._made(self._groups)
         if self._thread is not None and number < self._plan.total_steps:
             self._begun = number + 1, self._thread.submit(self._made, self._cut(number + 1))
         return batches
+
+    def _begun_before(self, future: Future[list[B]]) -> list[B]:
+        try:
+            return future.result()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        release_memory()  # there was no room beside the step before; now there is
+        return self._made(self._groups)
 
     def again(self) -> list[B]:
         """The same rows in micro-batches of half the size, from here on. Raises `EnvironmentFault` for a single row."""
@@ -79,3 +91,11 @@ class Feeding(Generic[B]):
 
     def _made(self, groups: list[list[int]]) -> list[B]:
         return [self._load(group) for group in groups]
+
+
+def _thread() -> ThreadPoolExecutor:
+    """A thread on the same CUDA device as this one: a new thread would be on the first."""
+    if not torch.cuda.is_available():
+        return ThreadPoolExecutor(1, thread_name_prefix="data")
+    device = torch.cuda.current_device()
+    return ThreadPoolExecutor(1, thread_name_prefix="data", initializer=torch.cuda.set_device, initargs=(device,))

@@ -46,13 +46,13 @@ class Learner:
         self.handle = handle
         self.head: Any = head.to(engine.device)
         self.facts = facts
+        self._is_checkpointed = False
         self.engine = replace(engine, operations="fused" if handle.fuse(True) else "plain")
         self.trunk_is_frozen = not handle.parameters()
         self.ranks: Ranks = ALONE
         """The processes that share the passes without gradients; set once the training's processes have joined."""
         self.cut: TrunkCut | None = None
         """How batches with kept states are run; set where there are such."""
-        self._is_checkpointed = False
         self._attention: str = self.backbone.config._attn_implementation
 
     @property
@@ -63,7 +63,7 @@ class Learner:
     @engine.setter
     def engine(self, engine: Engine) -> None:
         self._engine = engine
-        self.handle.fuse(engine.operations == "fused")
+        self.handle.fuse(engine.operations == "fused", keeps_copies=not self._is_checkpointed)
 
     def hidden(self, tokens: TokenBatch) -> Tensor:
         """The last hidden state of every token: (T, D), texts one after the other."""
@@ -92,6 +92,7 @@ class Learner:
         """Keep one hidden state per layer and make the rest again in the backward pass: less memory, more time."""
         self.backbone.activation_checkpointing_enable({"use_reentrant": False})
         self._is_checkpointed = True
+        self.engine = self.engine  # without copies from now on
         self.train(self.head.training)
 
     def parameter_groups(
