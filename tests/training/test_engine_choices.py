@@ -16,6 +16,7 @@ from tests.training.choices import Choice, Training
 from torch import Tensor
 
 from reglaj.core.console import SILENT
+from reglaj.core.errors import UserError
 from reglaj.training.checkpoints import list_checkpoints
 from reglaj.training.feeding import Feeding
 from reglaj.training.fit import Fitted, build_step, fit, plan_for
@@ -228,3 +229,19 @@ def test_what_padding_would_change_is_trained_and_scored_alone(tmp_path: Path) -
         padded = learner.outputs(encoded.rows.batch(list(range(24)), "cpu"))
     assert torch.allclose(scores, alone, atol=1e-5)
     assert not torch.allclose(padded, alone, atol=1e-2), "it would have made a difference"
+
+
+def test_an_architecture_without_checkpointed_layers_is_refused(model_folder: Folder) -> None:
+    learner = harness.learner_for(model_folder("bert")).learner
+    learner.backbone.supports_gradient_checkpointing = False
+    with pytest.raises(UserError, match="gradient_checkpointing"):
+        learner.checkpoint_gradients()
+
+
+def test_a_forced_precision_that_the_processor_lacks_is_said(model_folder: Folder) -> None:
+    engine = harness.learner_for(model_folder("bert"), precision="bfloat16").learner.engine
+    units = torch.cpu.get_capabilities()
+    has_units = any(units.get(unit) for unit in ("avx512_bf16", "amx_bf16"))
+    assert engine.precision == "bfloat16"
+    assert bool(engine.remark) is not has_units
+    assert not harness.learner_for(model_folder("bert"), precision="float32").learner.engine.remark

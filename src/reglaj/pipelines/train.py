@@ -296,6 +296,8 @@ def _choose_engine(path: Path, learner: Learner, console: Console) -> None:
     before = ranks.from_first(before or learner.engine.facts())
     learner.engine, _ = go_on_with(learner.engine, before)
     console.say(f"  {learner.engine}")
+    if learner.engine.remark:
+        console.warn(learner.engine.remark)
 
 
 def _supervise(

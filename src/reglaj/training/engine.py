@@ -61,6 +61,16 @@ class Engine:
             f" operations, micro-batches of {self.micro_batch_tokens:,} tokens, {self.threads} threads{several}"
         )
 
+    @property
+    def remark(self) -> str:
+        """What a user who forced a choice should know, or nothing."""
+        if self.device != "cpu" or self.precision != "bfloat16" or _has_bfloat16_units():
+            return ""
+        return (
+            "train.precision is bfloat16, which this processor emulates: several times as slow as float32 (`auto` takes"
+            " what it is fast at)"
+        )
+
     def autocast(self) -> torch.autocast:
         """The context of a forward pass: multiplies in bfloat16 where that was chosen, weights stay float32."""
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bfloat16")
@@ -142,8 +152,11 @@ def choose_engine(
 def _choose_precision(device: str, width: int) -> Literal["float32", "bfloat16"]:
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    has_units = any(torch.cpu.get_capabilities().get(unit) for unit in ("avx512_bf16", "amx_bf16"))
-    return "bfloat16" if has_units and width >= WIDE else "float32"
+    return "bfloat16" if _has_bfloat16_units() and width >= WIDE else "float32"
+
+
+def _has_bfloat16_units() -> bool:
+    return any(torch.cpu.get_capabilities().get(unit) for unit in ("avx512_bf16", "amx_bf16"))
 
 
 def _processor() -> str:

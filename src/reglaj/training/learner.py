@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from reglaj.core.console import SILENT, Advance, Console
-from reglaj.core.errors import is_out_of_memory
+from reglaj.core.errors import is_out_of_memory, user_error
 from reglaj.data.batching import micro_batches
 from reglaj.models.attention import ATTENTION_NAME
 from reglaj.models.encoding import TokenRows
@@ -89,7 +89,18 @@ class Learner:
         return losses
 
     def checkpoint_gradients(self) -> None:
-        """Keep one hidden state per layer and make the rest again in the backward pass: less memory, more time."""
+        """Keep one hidden state per layer and make the rest again in the backward pass: less memory, more time.
+
+        Raises `UserError` where the architecture has no such thing.
+        """
+        if not self.backbone.supports_gradient_checkpointing:
+            raise user_error(
+                f"train.gradient_checkpointing is true, and {self.facts.name} ({self.facts.model_type}) cannot do it",
+                allowed="false for this architecture",
+                why="transformers has no checkpointed layers for it",
+                remedy="remove the key; train.micro_batch_tokens makes a pass smaller",
+                where="train.gradient_checkpointing",
+            )
         self.backbone.activation_checkpointing_enable({"use_reentrant": False})
         self._is_checkpointed = True
         self.engine = self.engine  # without copies from now on
