@@ -143,7 +143,10 @@ def test_the_kernel_of_cuda_gives_way_on_a_processor_and_under_dropout(is_causal
         query, key, value = heads(4, 0), heads(2, 1), heads(2, 2)
         return packed_attention(torch.nn.Identity(), query, key, value, None, texts=texts, dropout=dropout)[0]
 
-    assert torch.equal(attend("varlen"), attend("per-text"))
+    # Texts this short have the grid where they look both ways.
+    assert torch.equal(attend("varlen"), attend("per-text" if is_causal else "grid"))
+    if not dropout:
+        assert torch.allclose(attend("varlen"), attend("per-text"), atol=1e-6)
 
 
 @pytest.mark.parametrize("option", attention._UNKNOWN)

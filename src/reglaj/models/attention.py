@@ -242,12 +242,3 @@ def register_attention() -> None:
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION_NAME, packed_attention)
-
-
-def block_mask(lengths: tuple[int, ...], device: torch.device, *, is_causal: bool) -> Tensor:
-    """(1, 1, T, T) bool, true where a token sees another: for architectures that take a mask and nothing else."""
-    text = on_device(np.repeat(np.arange(len(lengths)), lengths), device)
-    seen = text[:, None] == text[None, :]
-    if is_causal:
-        seen = seen.tril()
-    return seen[None, None]

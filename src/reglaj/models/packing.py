@@ -25,7 +25,6 @@ from reglaj.models.attention import (
     Attention,
     PadLayout,
     Texts,
-    block_mask,
     on_device,
     register_attention,
     to_packed,
@@ -103,6 +102,15 @@ def hidden_states(
             output = model(input_ids=ids, position_ids=positions, texts=texts, **(extra if is_causal else {}))
     packed: Tensor = output.last_hidden_state[0]
     return packed
+
+
+def block_mask(lengths: tuple[int, ...], device: torch.device, *, is_causal: bool) -> Tensor:
+    """(1, 1, T, T) bool, true where a token sees another: for architectures that take a mask and nothing else."""
+    text = on_device(np.repeat(np.arange(len(lengths)), lengths), device)
+    seen = text[:, None] == text[None, :]
+    if is_causal:
+        seen = seen.tril()
+    return seen[None, None]
 
 
 def _as_taken(mask: Tensor, model: Any) -> Tensor:
