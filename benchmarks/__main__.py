@@ -46,15 +46,13 @@ def main() -> None:
     if options.profile:
         return profiling.profile(_contest(options.profile, sizes))
     chosen = options.only.split(",") if options.only else [*WORKS, GROWTH]
-    unknown = [name for name in chosen if name not in (*WORKS, GROWTH)]
-    if unknown:
-        sys.exit(f"no work is called {unknown[0]!r}; there are {', '.join((*WORKS, GROWTH))}")
+    contests = {name: _contests(name, sizes) for name in chosen if name != GROWTH}
     is_whole = True
     for name in chosen:
         if name == GROWTH:
             _run_growth(sizes, options)
             continue
-        for contest in WORKS[name](sizes):
+        for contest in contests[name]:
             is_whole = _run(contest, sizes, options) and is_whole
     for script in SCRIPTS if options.all else ():
         tell(f"== {script}")
@@ -65,7 +63,9 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help=f"works, separated by commas: {', '.join((*WORKS, GROWTH))}")
+    parser.add_argument(
+        "--only", default="", help=f"works or contests of theirs, by commas: {', '.join((*WORKS, GROWTH))}"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="turns of every side")
     parser.add_argument("--full", action="store_true", help="all 64 conversations, 640 texts, 50 questions")
     parser.add_argument("--all", action="store_true", help=f"also {', '.join(SCRIPTS)}")
@@ -81,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     return parser
+
+
+def _contests(name: str, sizes: Sizes) -> list[Contest]:
+    """All of a work, or the one of this name."""
+    return WORKS[name](sizes) if name in WORKS else [_contest(name, sizes)]
 
 
 def _contest(name: str, sizes: Sizes) -> Contest:
