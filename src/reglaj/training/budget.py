@@ -12,7 +12,8 @@ ACTIVATIONS_PER_LAYER = {"encoder": 16, "decoder": 22}
 A decoder's was counted on SmolLM2: 20 under LoRA, 22 in full; most of it are the wide tensors of the gated part."""
 MOST_TOKENS = {"cpu": 1024, "cuda": 16_384}
 """Beyond these, a larger pass brings nothing. On a processor it takes the tensors between two products out of its
-caches: LoRA on SmolLM2 is 7 to 12% slower with 2,048 tokens, and no faster with 512 (2 cores, 32 MB of cache)."""
+caches: LoRA on SmolLM2 was 7 to 12% slower with 2,048 tokens, and no faster with 512 (2 cores, 32 MB of cache; one
+process beside other work)."""
 FEWEST_TOKENS = 256
 _CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _SHARE = 4
