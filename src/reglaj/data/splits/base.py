@@ -24,21 +24,35 @@ PARTS = ("train", "validation", "test")
 class SplitRows:
     """What a split may know of the rows: no texts, no positions that matter.
 
-    hashes: (N, 2) uint64 of the folded texts; rows that share one must share a part.
-    groups: (N,) number of that hash, 0 to G - 1, in the order of the hashes. labels: (N,) index into
-    label_names, which are sorted. So equal contents give equal numbers in whatever order they came.
+    hashes: (N, 2) uint64 of the unit that a row is in: its folded text or, where the split is ours to make, all that
+    belongs with it (near-duplicates, a group), of which it is the smallest hash. groups: (N,) number of that hash, 0
+    to G - 1, in the order of the hashes; rows that share one share a part where the split is ours. labels: (N,) index
+    into label_names, which are sorted. So equal contents give equal numbers in whatever order they came.
+    times: (N,) int64 microseconds since 1970, UTC. given: (N,) index into `PARTS` that the data name.
+    pinned: (N,) whether a unit must be in train, for an earlier run has learnt from it.
+    label_sets: row numbers (M,) and label indices (M,) of rows with several labels each; `labels` is not read then.
     """
 
     hashes: NDArray[np.uint64]
     groups: NDArray[np.int64]
     labels: NDArray[np.int64]
     label_names: list[str]
+    times: NDArray[np.int64] | None = None
+    given: NDArray[np.int8] | None = None
+    pinned: NDArray[np.bool_] | None = None
+    label_sets: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
 
 class Split(ABC):
-    """One kind of split. needs_labels: whether every label has to be in every part."""
+    """One kind of split.
+
+    needs_labels: whether every label has to be in every part. is_ours: whether it may decide where a row goes, so that
+    units stay whole; otherwise what leaks is dropped. needs: the key of `data.split` that it cannot do without.
+    """
 
     needs_labels: ClassVar[bool]
+    is_ours: ClassVar[bool] = True
+    needs: ClassVar[str | None] = None
 
     @abstractmethod
     def assign(self, rows: SplitRows, config: SplitConfig) -> NDArray[np.int8]:
