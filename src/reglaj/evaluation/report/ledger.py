@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from reglaj.evaluation.report.markup import Markup, exact, figure, joined, table, tag
 from reglaj.evaluation.report.plan import Block, Document
@@ -33,8 +34,12 @@ _REASONS = {
 def where_rows_went(document: Document) -> Block | None:
     """Parts and drop reasons as a plot that splits up, and as a table whose sum is checked on the page."""
     data = document.report.get("data")
-    if not data:
-        return None
+    return rows_account(data, _notes(document), _PARTS["test"]) if data else None
+
+
+def rows_account(data: Mapping[str, Any], notes: Sequence[str], about_test: str) -> Block:
+    """The account of a data report. notes: what is to be known beside the numbers. about_test: what the page does
+    with the test rows."""
     dropped = {reason: n for reason, n in sorted(data.get("dropped", {}).items(), key=lambda item: -item[1]) if n}
     parts = {part: data.get(part, 0) for part in _PARTS}
     kept, gone, read = sum(parts.values()), sum(dropped.values()), data["read"]
@@ -47,8 +52,8 @@ def where_rows_went(document: Document) -> Block | None:
                 _flow(read, parts, dropped),
                 "Widths are shares; the smallest boxes are drawn a little wider.",
             ),
-            tag("div", _table(read, parts, dropped, balances), class_="narrow-table"),
-            _notes(document),
+            tag("div", _table(read, parts, dropped, balances, about_test), class_="narrow-table"),
+            tag("ul", *(tag("li", note) for note in notes), class_="plain") if notes else "",
         ]
     )
     return Block(anchor="rows", title="Where the rows went", lead=lead, body=body)
@@ -79,12 +84,14 @@ def _box(read: int, name: str, n: int, kind: str) -> Markup:
     return tag("div", *inside, class_=classes, style=f"flex-grow:{n or 0.001:g}", title=f"{name}: {count(n)}")
 
 
-def _table(read: int, parts: dict[str, int], dropped: dict[str, int], balances: bool) -> Markup:
+def _table(read: int, parts: dict[str, int], dropped: dict[str, int], balances: bool, about_test: str) -> Markup:
+    meanings = {**_PARTS, "test": about_test}
+
     def row(name: str, n: int, meaning: str, kind: str) -> list[Markup]:
         title = joined([tag("span", class_=f"swatch {kind}"), name])
         return [title, exact(n, count(n)), joined([percent(n / read if read else 0.0)]), joined([meaning])]
 
-    rows = [row(part, n, _PARTS[part], f"p{i}") for i, (part, n) in enumerate(parts.items(), start=1)]
+    rows = [row(part, n, meanings[part], f"p{i}") for i, (part, n) in enumerate(parts.items(), start=1)]
     rows += [
         row(f"dropped: {_plain(reason)}", n, _REASONS.get(reason, ""), f"d{min(i, 3)}")
         for i, (reason, n) in enumerate(dropped.items(), start=1)
@@ -96,7 +103,7 @@ def _table(read: int, parts: dict[str, int], dropped: dict[str, int], balances: 
     return table(["bucket", "records", "share", "meaning"], rows, caption=caption, numeric=(1, 2))
 
 
-def _notes(document: Document) -> Markup:
+def _notes(document: Document) -> list[str]:
     notes = [str(note) for note in document.report["data"].get("notes", [])]
     cut = {part: n for part, n in (document.report.get("cut_texts") or {}).items() if n}
     if cut:
@@ -105,7 +112,7 @@ def _notes(document: Document) -> Markup:
             f"Longer than {document.report.get('max_tokens', 'the maximum of')} tokens and "
             f"{document.plan.too_long}: {told}."
         )
-    return tag("ul", *(tag("li", note) for note in notes), class_="plain") if notes else joined([])
+    return notes
 
 
 def _plain(reason: str) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 from reglaj.evaluation.report.markup import Markup, joined, tag
 from reglaj.evaluation.report.plan import Block, Document, Figure
 from reglaj.evaluation.report.style import STYLE
@@ -11,22 +15,54 @@ from reglaj.evaluation.report.words import level, shown
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """What stands above and below the sections of a page.
+
+    kind: what the page is, such as `evaluation report`. facts: what it is about, in a few words each. verdict: (good |
+    open | bad, a few words). tiles: from `tile`. style: the style sheet, which must fetch nothing.
+    """
+
+    kind: str
+    name: str
+    facts: Sequence[Any]
+    headline: str
+    verdict: tuple[str, str]
+    tiles: Sequence[Markup]
+    closing: Markup
+    style: str = STYLE
+
+
 def render_page(document: Document) -> str:
     """The whole of report.html."""
-    blocks = [block for make in document.plan.sections if (block := make(document)) is not None]
+    report = document.report
+    sheet = Sheet(
+        kind="evaluation report",
+        name=document.name,
+        facts=[report.get("task"), report.get("method"), report.get("model"), report.get("run")],
+        headline=document.plan.headline(document),
+        verdict=document.plan.verdict(document),
+        tiles=[_figure_tile(document, figure) for figure in document.plan.figures if figure.name in report["test"]],
+        closing=_closing(document),
+    )
+    return render_sheet(sheet, [block for make in document.plan.sections if (block := make(document)) is not None])
+
+
+def render_sheet(sheet: Sheet, blocks: Sequence[Block]) -> str:
+    """A whole page: its top, a list of its sections, the sections."""
     contents = [tag("li", tag("a", block.title, href=f"#{block.anchor}")) for block in blocks]
     page = tag(
         "html",
-        _head(document),
+        _head(sheet),
         tag(
             "body",
             tag("a", "Skip to the results", href=f"#{blocks[0].anchor}" if blocks else "#top", class_="skip"),
             tag(
                 "div",
-                _top(document),
+                _top(sheet),
                 tag("nav", tag("ol", *contents), class_="contents", aria_label="Sections"),
                 tag("main", *(_section(block) for block in blocks)),
-                tag("footer", _closing(document)),
+                tag("footer", sheet.closing),
                 class_="layout",
                 id="top",
             ),
@@ -36,43 +72,45 @@ def render_page(document: Document) -> str:
     return f"<!doctype html>\n{page}\n"
 
 
-def _head(document: Document) -> Markup:
+def tile(title: str, value: Any, meaning: str) -> Markup:
+    """A figure of the top of a page."""
+    return tag("div", tag("dt", title), tag("dd", value), tag("dd", meaning, class_="note"))
+
+
+def _head(sheet: Sheet) -> Markup:
     return tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"{document.name}: evaluation report"),
-        tag("style", Markup(STYLE)),
+        tag("title", f"{sheet.name}: {sheet.kind}"),
+        tag("style", Markup(sheet.style)),
     )
 
 
-def _top(document: Document) -> Markup:
-    report = document.report
-    facts = [report.get("task"), report.get("method"), report.get("model"), report.get("run")]
-    kind, verdict = document.plan.verdict(document)
-    tiles = [_tile(document, figure) for figure in document.plan.figures if figure.name in report["test"]]
+def _top(sheet: Sheet) -> Markup:
+    kind, verdict = sheet.verdict
     return tag(
         "header",
         tag(
             "p",
             tag("b", "reglaj"),
-            tag("span", "evaluation report"),
-            *(tag("span", f) for f in facts if f),
+            tag("span", sheet.kind),
+            *(tag("span", fact) for fact in sheet.facts if fact),
             class_="brand",
         ),
-        tag("h1", document.name),
-        tag("p", document.plan.headline(document), class_="headline"),
+        tag("h1", sheet.name),
+        tag("p", sheet.headline, class_="headline"),
         tag("p", verdict, class_=f"verdict {kind}") if verdict else "",
-        tag("dl", *tiles, class_="tiles"),
+        tag("dl", *sheet.tiles, class_="tiles"),
         class_="top",
     )
 
 
-def _tile(document: Document, figure: Figure) -> Markup:
+def _figure_tile(document: Document, figure: Figure) -> Markup:
     value = shown(document.report["test"][figure.name], is_share=figure.is_share)
-    return tag("div", tag("dt", figure.title), tag("dd", value), tag("dd", figure.meaning, class_="note"))
+    return tile(figure.title, value, figure.meaning)
 
 
 def _section(block: Block) -> Markup:
