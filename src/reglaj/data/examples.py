@@ -1,4 +1,8 @@
-"""Prepared data: two parts that may be read freely, and a third that is opened and counted."""
+"""Prepared data: two parts that may be read freely, and a third that is opened and counted.
+
+Whatever chooses (early stopping, search, comparison, baselines) is handed `VisibleData`, from which nothing leads to
+the test rows; who holds `PreparedData` is written down in scripts/lint.py.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,11 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from reglaj.core.errors import environment_fault
 from reglaj.core.files import disk_faults
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 OPENINGS = "openings.jsonl"
+EXTRA = "extra:"
+"""What the names of stored columns begin with that no model reads: those of slices, groups and times."""
 
 
 class Examples:
@@ -48,6 +55,36 @@ class Examples:
         """The cells of a role (`text`, `label`, ...), unchanged."""
         return cast("list[str]", self._table.column(role).to_pylist())
 
+    @property
+    def extras(self) -> list[str]:
+        """Names of the columns of the source that are kept beside those that the model reads."""
+        return [name.removeprefix(EXTRA) for name in self._table.column_names if name.startswith(EXTRA)]
+
+    def extra(self, name: str) -> list[str | None]:
+        """The cells of such a column, unchanged; None where the record has none."""
+        assert name in self.extras, f"the column {name!r} was not kept: {self.extras}"
+        return cast("list[str | None]", self._table.column(f"{EXTRA}{name}").to_pylist())
+
+
+@dataclass(frozen=True)
+class VisibleData:
+    """What choices may be made by: train and validation. Nothing leads from here to the test rows.
+
+    report: that of the data, which has counts of the test part and none of its rows.
+    """
+
+    key: str
+    report: dict[str, Any]
+    _read: Callable[[Literal["train", "validation"]], Examples]
+
+    def train(self) -> Examples:
+        """What is learnt from."""
+        return self._read("train")
+
+    def validation(self) -> Examples:
+        """What choices are made by."""
+        return self._read("validation")
+
 
 @dataclass(frozen=True)
 class PreparedData:
@@ -57,13 +94,18 @@ class PreparedData:
     folder: Path
     report: dict[str, Any]
 
+    @property
+    def visible(self) -> VisibleData:
+        """What is handed to whatever chooses."""
+        return VisibleData(self.key, self.report, partial(_read_visible, self.folder))
+
     def train(self) -> Examples:
         """What is learnt from."""
-        return self._read("train")
+        return _read_part(self.folder, "train")
 
     def validation(self) -> Examples:
         """What choices are made by."""
-        return self._read("validation")
+        return _read_part(self.folder, "validation")
 
     @property
     def test_hash(self) -> str:
@@ -80,7 +122,7 @@ class PreparedData:
         opened_by: None where another process of the same evaluation records it.
         """
         if opened_by is None:
-            return self._read("test"), self.test_openings()
+            return _read_part(self.folder, "test"), self.test_openings()
         record = {
             "test": self.test_hash,
             "opened_by": opened_by,
@@ -88,20 +130,7 @@ class PreparedData:
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         count = _record_opening(self.folder.parent / OPENINGS, record)
-        return self._read("test"), count
-
-    def _read(self, part: str) -> Examples:
-        import pyarrow.parquet as pq
-
-        try:
-            return Examples(pq.read_table(self.folder / f"{part}.parquet"))
-        except OSError as error:
-            raise environment_fault(
-                f"cannot read {self.folder / part}.parquet",
-                allowed="prepared data that stay while a run needs them",
-                why=error.strerror or str(error),
-                remedy="give the same command: data that are gone are read from their sources again",
-            ) from error
+        return _read_part(self.folder, "test"), count
 
 
 def load_prepared(folder: Path) -> PreparedData | None:
@@ -111,6 +140,28 @@ def load_prepared(folder: Path) -> PreparedData | None:
     except (OSError, ValueError):
         return None
     return PreparedData(key=folder.name, folder=folder, report=report)
+
+
+def _read_visible(folder: Path, part: Literal["train", "validation"]) -> Examples:
+    if part not in ("train", "validation"):
+        raise ValueError(f"the part {part!r} is sealed")
+    return _read_part(folder, part)
+
+
+def _read_part(folder: Path, part: str) -> Examples:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / f"{part}.parquet"
+    try:
+        return Examples(pq.read_table(path))
+    except (OSError, pa.ArrowException) as error:
+        raise environment_fault(
+            f"{path} cannot be read",
+            allowed="prepared data that stay while a run needs them",
+            why=getattr(error, "strerror", None) or str(error).splitlines()[0],
+            remedy="give the same command: data that are gone are read from their sources again",
+        ) from error
 
 
 def _record_opening(path: Path, record: dict[str, Any]) -> int:
