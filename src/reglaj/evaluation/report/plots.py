@@ -168,6 +168,41 @@ def reliability_chart(curve: Sequence[dict[str, float]], write: Write, *, altern
     return _framed(parts, unit, unit, x, y, alternative=alternative, height=330)
 
 
+def histogram(
+    counts: Sequence[int],
+    edges: Sequence[float],
+    *,
+    x: Axis,
+    y: Axis,
+    alternative: str,
+    mark: float | None = None,
+    height: int = 200,
+) -> Markup:
+    """Counts of bins between the B + 1 edges, each bin as wide as the others; bins from `mark` on in another colour.
+
+    The smallest bars are drawn a little taller, so that a few rows in a long tail can be seen at all.
+    """
+    num = len(counts)
+    up = round_scale(0.0, max(counts), floor=0.0)
+    step = -(-num // 7)
+    across = Scale(low=0.0, high=float(num), ticks=tuple(float(i) for i in range(0, num + 1, step)))
+    parts = [_line(0, 100 - up.at(t), 100, 100 - up.at(t), "grid") for t in up.ticks]
+    for i, rows in enumerate(counts):
+        if rows:
+            tall = max(0.8, up.at(rows))
+            kind = "miss" if mark is not None and edges[i] >= mark else "hit"
+            told = f"{x.write(edges[i])} to {x.write(edges[i + 1])}: {rows:,}"
+            place = {"x": f"{across.at(i + 0.06):g}%", "width": f"{across.at(0.88):g}%"}
+            tops = {"y": f"{100 - tall:g}%", "height": f"{tall:g}%"}
+            parts.append(tag("rect", tag("title", told), class_=kind, **place, **tops))
+    if mark is not None and edges[0] <= mark <= edges[-1]:
+        bin_ = next(i for i in range(num) if mark <= edges[i + 1])
+        inside = (mark - edges[bin_]) / ((edges[bin_ + 1] - edges[bin_]) or 1)
+        parts.append(_line(across.at(bin_ + inside), 0, across.at(bin_ + inside), 100, "mark"))
+    by_edge = Axis(title=x.title, write=lambda i: x.write(edges[round(i)]))
+    return _framed(parts, across, up, by_edge, y, alternative=alternative, height=height)
+
+
 def heat_map(matrix: Sequence[Sequence[int]], labels: Sequence[str], *, alternative: str) -> Markup:
     """Rows are the truth, columns the prediction; colour is the share of the row, right ones in another hue than wrong.
 
