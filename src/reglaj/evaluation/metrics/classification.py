@@ -47,7 +47,7 @@ def point_metrics(truth: IntArray, probabilities: FloatArray) -> dict[str, float
     """Accuracy, macro-F1 and log loss (nats a row) without intervals; for validation during training."""
     truth, probabilities = _checked(truth, probabilities)
     predicted = probabilities.argmax(axis=1)
-    values = point(_macro_f1(truth, predicted, probabilities.shape[1]), len(truth))
+    values = point(macro_f1_statistic(truth, predicted, probabilities.shape[1]), len(truth))
     return {
         "accuracy": float((predicted == truth).mean()),
         "macro_f1": float(values[0]),
@@ -74,7 +74,7 @@ def classification_scores(
     truth, probabilities = _checked(truth, probabilities, labels)
     predicted = probabilities.argmax(axis=1)
     statistics = {
-        "macro_f1": _macro_f1(truth, predicted, len(labels)),
+        "macro_f1": macro_f1_statistic(truth, predicted, len(labels)),
         "log_loss": mean_of(row_log_losses(truth, probabilities)),
         "expected_calibration_error": _calibration_error(truth, probabilities),
     }
@@ -140,7 +140,7 @@ def per_class_scores(labels: Sequence[str], matrix: IntArray, confidence: float)
         label: {
             "precision": proportion(int(right[i]), int(predicted[i]), confidence),
             "recall": proportion(int(right[i]), int(support[i]), confidence),
-            "f1": _f1_interval(int(right[i]), int(support[i] + predicted[i] - right[i]), confidence),
+            "f1": f1_interval(int(right[i]), int(support[i] + predicted[i] - right[i]), confidence),
             "support": int(support[i]),
         }
         for i, label in enumerate(labels)
@@ -174,7 +174,7 @@ def calibration_curve(truth: IntArray, probabilities: FloatArray, confidence: fl
     return curve
 
 
-def _f1_interval(right: int, touched: int, confidence: float) -> Interval:
+def f1_interval(right: int, touched: int, confidence: float) -> Interval:
     """F1 from the rows of a class that are right, among those that are of it or were called it."""
     jaccard = proportion(right, touched, confidence)
     return {
@@ -190,13 +190,13 @@ def _headline_statistic(truth: IntArray, probabilities: FloatArray) -> Statistic
     return together(
         [
             mean_of((predicted == truth).astype(np.float64)),
-            _macro_f1(truth, predicted, probabilities.shape[1]),
+            macro_f1_statistic(truth, predicted, probabilities.shape[1]),
             mean_of(row_log_losses(truth, probabilities)),
         ]
     )
 
 
-def _macro_f1(truth: IntArray, predicted: IntArray, num_classes: int) -> Statistic:
+def macro_f1_statistic(truth: IntArray, predicted: IntArray, num_classes: int) -> Statistic:
     """Mean F1 over the classes that occur in truth or prediction of a sample."""
     ones = np.ones(len(truth), np.float32)
     occurrences = _indicator(truth, ones, num_classes) + _indicator(predicted, ones, num_classes)
