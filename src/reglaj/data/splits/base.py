@@ -9,7 +9,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from reglaj.core.errors import UserError, listing, user_error
+from reglaj.core.errors import Problem, UserError, listing, user_error
+from reglaj.data.splits import SPLITS
+from reglaj.data.splits.sizes import describe_sizes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,19 +48,38 @@ class SplitRows:
 class Split(ABC):
     """One kind of split.
 
-    needs_labels: whether every label has to be in every part. is_ours: whether it may decide where a row goes, so that
-    units stay whole; otherwise what leaks is dropped. needs: the key of `data.split` that it cannot do without.
+    needs_labels: whether it looks at labels, and gives up those that it cannot place. is_ours: whether it may decide
+    where a row goes, so that units stay whole; otherwise what leaks is dropped. needs: the key of `data.split` that it
+    cannot do without. rule: in words, what may keep it from meeting the sizes asked for.
     """
 
     needs_labels: ClassVar[bool]
     is_ours: ClassVar[bool] = True
     needs: ClassVar[str | None] = None
+    rule: ClassVar[str] = "texts that belong together stay in one part"
+
+    @classmethod
+    def check(cls, config: SplitConfig) -> list[Problem]:
+        """What is wrong with the section, told before any data are read: by default that `needs` is left out."""
+        if cls.needs is None or getattr(config, cls.needs) is not None:
+            return []
+        key = f"data.split.{cls.needs}"
+        return [
+            Problem(
+                where=key,
+                given=f"split kind {config.kind} without a {cls.needs}",
+                allowed="the name of a column",
+                why="the split is made by its values",
+                remedy=f"set {key}, or choose another data.split.kind",
+            )
+        ]
 
     @abstractmethod
     def assign(self, rows: SplitRows, config: SplitConfig) -> NDArray[np.int8]:
-        """(N,) index into `PARTS`, or -1 for rows of a label that cannot be in every part.
+        """(N,) index into `PARTS`, or -1 for rows of a label that is given up.
 
-        Depends on seed, shares and the contents of the rows, never on their order.
+        Depends on seed, sizes and the contents of the rows, never on their order. A part is left empty only where
+        there is no other way. Raises `UserError` where the sizes cannot be met.
         """
 
 
@@ -71,11 +92,12 @@ def check_parts(sizes: dict[str, int], config: SplitConfig, dropped: str = "") -
 
 def _empty_part(empty: list[str], sizes: dict[str, int], config: SplitConfig, dropped: str) -> UserError:
     total = sum(sizes.values())
-    shares = ", ".join(f"{part} {getattr(config, part):g}" for part in PARTS)
+    rule = SPLITS.get(config.kind).rule if config.kind in SPLITS else Split.rule
     return user_error(
         f"{listing(empty)} would have no rows",
         allowed="at least one distinct text in each part",
-        why=f"{total:,} usable rows are shared out as {shares}" + (f"; {dropped}" if dropped else ""),
-        remedy="add data, or give that part a larger share",
+        why=f"{total:,} usable rows are shared out as {describe_sizes(config)}, and {rule}"
+        + (f"; {dropped}" if dropped else ""),
+        remedy="add data, give that part a larger size, or choose another data.split.kind",
         where="data.split",
     )

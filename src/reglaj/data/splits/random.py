@@ -1,7 +1,7 @@
 """Records are shared out by chance: what has no labels to be balanced by.
 
-Rows of one group (equal after folding; for conversations, the same questions) move as one. Which group goes where is
-decided by its hash and the seed alone.
+Rows of one unit (equal after folding, nearly the same; for conversations, the same questions) move as one. Which unit
+goes where is decided by its hash and the seed alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from reglaj.data.splits import SPLITS
 from reglaj.data.splits.base import Split, SplitRows
-from reglaj.data.splits.dealing import TEST, VALIDATION, deal, sort_keys
+from reglaj.data.splits.dealing import Units, deal
+from reglaj.data.splits.sizes import wanted_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @SPLITS.register("random")
 class RandomSplit(Split):
-    """Three parts in the shares asked for, within the size of one group."""
+    """Three parts of the sizes asked for, within the size of one unit."""
 
     needs_labels: ClassVar[bool] = False
 
@@ -29,12 +30,8 @@ class RandomSplit(Split):
         """See `Split.assign`. No row is given up."""
         import numpy as np
 
-        sizes = np.bincount(rows.groups)
-        hashes = np.zeros((len(sizes), 2), dtype=np.uint64)
-        hashes[rows.groups] = rows.hashes
-        order = np.lexsort(sort_keys(hashes, config.seed))
-        shares = {VALIDATION: config.validation, TEST: config.test}
-        counts = {part: max(1, round(share * len(rows.groups))) for part, share in shares.items()}
-        parts = np.zeros(len(sizes), dtype=np.int8)
-        parts[order] = deal(sizes[order], counts)
+        units = Units.of(rows)
+        order = units.order(config.seed)
+        parts = np.zeros(len(order), dtype=np.int8)
+        parts[order] = deal(units.sizes[order], wanted_rows(config, len(rows.groups)), units.is_pinned[order])
         return parts[rows.groups]

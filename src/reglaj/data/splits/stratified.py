@@ -1,18 +1,21 @@
 """Each label is shared out alike: every part has every label, in the shares asked for.
 
-Rows that are equal after folding move as one. Each label's quota in validation and test is rounded up or down so
-that the parts as a whole hit their shares, and is at least one distinct text. Which texts go where is decided by
-their folded hash and the seed alone.
+Rows of one unit (equal after folding, or nearly the same) move as one. Each label's quota in validation and test is
+rounded up or down so that the parts as a whole hit their shares, and is at least one unit. Which units go where is
+decided by their hash and the seed alone. Rows with several labels are shared out by iterative stratification.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from reglaj.data.splits import SPLITS
 from reglaj.data.splits.base import Split, SplitRows
-from reglaj.data.splits.dealing import TEST, VALIDATION, deal, sort_keys
+from reglaj.data.splits.dealing import TEST, VALIDATION, Units, deal, sort_keys
+from reglaj.data.splits.iterative import stratify_sets
+from reglaj.data.splits.sizes import wanted_shares
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,9 +31,14 @@ class StratifiedSplit(Split):
     needs_labels: ClassVar[bool] = True
 
     def assign(self, rows: SplitRows, config: SplitConfig) -> NDArray[np.int8]:
-        """See `Split.assign`. A label is given up (-1) only where its texts are bound to those of other labels."""
+        """See `Split.assign`. A label is given up (-1) only where its units are bound to those of other labels.
+
+        Rows with several labels are never given up: a label that cannot be in every part is in train.
+        """
         import numpy as np
 
+        if rows.label_sets is not None:
+            return stratify_sets(rows, wanted_shares(config, len(rows.groups)), config.seed)[rows.groups]
         usable = np.ones(len(rows.labels), dtype=bool)
         while True:
             parts = _assign_usable(rows, usable, config)
@@ -45,45 +53,45 @@ def _assign_usable(rows: SplitRows, usable: NDArray[np.bool_], config: SplitConf
     """Parts of the usable rows, -1 for the others."""
     import numpy as np
 
-    sizes = np.bincount(rows.groups[usable], minlength=int(rows.groups.max(initial=-1)) + 1)
-    owner, order = _owned_groups(rows, usable, config.seed)
+    units = Units.of(rows, usable)
+    sizes, is_pinned = units.sizes, units.is_pinned
+    owner, order = _owned_groups(rows, units, usable, config.seed)
     part_of_group = np.full(len(sizes), -1, dtype=np.int8)
-    quotas = _Quotas(config)
+    quotas = _Quotas(wanted_shares(config, int(usable.sum())))
     bounds = np.searchsorted(owner[order], np.arange(len(rows.label_names) + 1))
     for label in range(len(rows.label_names)):
         groups = order[bounds[label] : bounds[label + 1]]
         if len(groups):
             counts = quotas.next(int(sizes[groups].sum()))
-            part_of_group[groups] = deal(sizes[groups], counts)
-    _repair(rows, usable, part_of_group)
+            part_of_group[groups] = deal(sizes[groups], counts, is_pinned[groups])
+    _repair(rows, usable, part_of_group, is_pinned)
     return np.where(usable, part_of_group[rows.groups], -1).astype(np.int8)
 
 
-def _owned_groups(rows: SplitRows, usable: NDArray[np.bool_], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _owned_groups(
+    rows: SplitRows, units: Units, usable: NDArray[np.bool_], seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(G,) the label that each group counts for, and the usable groups by that label, in seeded order.
 
     A group of several labels (equal texts but for case, say) counts for its rarest one, which needs it most.
     """
     import numpy as np
 
-    num_groups = int(rows.groups.max(initial=-1)) + 1
     frequency = np.bincount(rows.labels[usable], minlength=len(rows.label_names))
     places = np.flatnonzero(usable)
     labels = rows.labels[places]
     first = places[np.lexsort((labels, frequency[labels], rows.groups[places]))]
     groups, where = np.unique(rows.groups[first], return_index=True)
-    owner = np.full(num_groups, len(rows.label_names), dtype=np.int64)
+    owner = np.full(len(units.sizes), len(rows.label_names), dtype=np.int64)
     owner[groups] = rows.labels[first[where]]
-    hashes = np.zeros((num_groups, 2), dtype=np.uint64)
-    hashes[rows.groups] = rows.hashes
-    return owner, groups[np.lexsort((*sort_keys(hashes[groups], seed), owner[groups]))]
+    return owner, groups[np.lexsort((*sort_keys(units.hashes[groups], seed), owner[groups]))]
 
 
 class _Quotas:
     """Rows of validation and test, label by label; what rounding takes from one label the next ones give back."""
 
-    def __init__(self, config: SplitConfig) -> None:
-        self._shares = {VALIDATION: config.validation, TEST: config.test}
+    def __init__(self, shares: Mapping[int, float]) -> None:
+        self._shares = shares
         self._carry = {VALIDATION: 0.0, TEST: 0.0}
 
     def next(self, num_rows: int) -> dict[int, int]:
@@ -105,10 +113,12 @@ def _label_parts(labels: NDArray[np.int64], parts: NDArray[np.int8], num_labels:
     return np.bincount(labels * 3 + parts, minlength=num_labels * 3).reshape(num_labels, 3)
 
 
-def _repair(rows: SplitRows, usable: NDArray[np.bool_], part_of_group: NDArray[np.int8]) -> None:
+def _repair(
+    rows: SplitRows, usable: NDArray[np.bool_], part_of_group: NDArray[np.int8], is_pinned: NDArray[np.bool_]
+) -> None:
     """Give each label that misses a part one of its groups there, where that costs no other label its last one.
 
-    Only groups of several labels can bring this about, so it is rare.
+    Only groups of several labels, or pinned ones, can bring this about, so it is rare.
     """
     import numpy as np
 
@@ -125,7 +135,7 @@ def _repair(rows: SplitRows, usable: NDArray[np.bool_], part_of_group: NDArray[n
         for group in pair_groups[pair_labels == label].tolist():
             sharing = pair_labels[pair_groups == group]
             old = part_of_group[group]
-            if old != part and (counts[sharing, old] > 1).all():
+            if old != part and not is_pinned[group] and (counts[sharing, old] > 1).all():
                 counts[sharing, old] -= 1
                 counts[sharing, part] += 1
                 part_of_group[group] = part
