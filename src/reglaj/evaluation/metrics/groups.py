@@ -8,8 +8,9 @@ Which interval:
   right every bootstrap sample is, and would claim certainty;
 - `log_loss`: bootstrap over rows, widened for few of them.
 
-Reference: Zou, Huang and Zhang 2009, "A note on confidence interval estimation for a linear function of binomial
-proportions".
+References:
+- Zou, Huang and Zhang 2009, "A note on confidence interval estimation for a linear function of binomial proportions".
+- Zou and Donner 2008, "Construction of confidence limits about effect measures: a general approach".
 
 N rows of the group, C classes.
 """
@@ -80,7 +81,7 @@ def class_figures(
 
 
 def mean_of_proportions(successes: IntArray, trials: IntArray, confidence: float) -> Interval:
-    """The mean of several shares of separate rows, those without a trial left out (Zou, Huang and Zhang 2009, eq. 6)."""
+    """The mean of several shares of separate rows, those without a trial left out."""
     shares = [
         proportion(int(hits), int(tried), confidence) for hits, tried in zip(successes, trials, strict=True) if tried
     ]
@@ -88,7 +89,7 @@ def mean_of_proportions(successes: IntArray, trials: IntArray, confidence: float
 
 
 def difference_of(one: Interval, other: Interval) -> Interval:
-    """One figure minus another, measured on separate rows, from their intervals (Zou and Donner 2008, eq. 2)."""
+    """One figure minus another, measured on separate rows, from their intervals (Zou and Donner 2008)."""
     value = one["value"] - other["value"]
     below = ((one["value"] - one["low"]) ** 2 + (other["high"] - other["value"]) ** 2) ** 0.5
     above = ((one["high"] - one["value"]) ** 2 + (other["value"] - other["low"]) ** 2) ** 0.5
