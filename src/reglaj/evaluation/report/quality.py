@@ -8,7 +8,7 @@ from typing import Any
 
 from reglaj.core.files import write_text
 from reglaj.evaluation.report.ledger import rows_account
-from reglaj.evaluation.report.markup import Markup, exact, joined, tag
+from reglaj.evaluation.report.markup import Markup, exact, joined
 from reglaj.evaluation.report.page import Sheet, render_sheet, tile
 from reglaj.evaluation.report.plan import Block
 from reglaj.evaluation.report.quality_findings import checks_told, findings, headline, verdict
@@ -20,7 +20,7 @@ from reglaj.evaluation.report.quality_texts import encodings, languages, lengths
 from reglaj.evaluation.report.words import count, percent
 
 QUALITY_PAGE = "report.html"
-_SECTIONS = (balance, label_errors, difficulty, clusters, odd_rows, lengths, languages, encodings)
+_SECTIONS = (split, balance, label_errors, difficulty, clusters, odd_rows, lengths, languages, encodings)
 
 
 def write_quality_page(
@@ -56,9 +56,10 @@ def render_quality(
         closing=_closing(quality),
         style=QUALITY_STYLE,
     )
-    blocks = [findings(data, quality), _rows(data), split(data, quality)]
-    blocks += [make(data, quality) for make in _SECTIONS]
-    return render_sheet(sheet, [block for block in blocks if block is not None])
+    blocks = [_rows(data), *(make(data, quality) for make in _SECTIONS)]
+    drawn = [block for block in blocks if block is not None]
+    first = findings(quality, {block.anchor for block in drawn})
+    return render_sheet(sheet, [first, *drawn] if first else drawn)
 
 
 def _rows(data: Mapping[str, Any]) -> Block | None:

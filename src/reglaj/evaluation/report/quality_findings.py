@@ -3,7 +3,7 @@ do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from reglaj.evaluation.report.markup import Markup, exact, folded, joined, tag, with_code
@@ -13,6 +13,25 @@ from reglaj.evaluation.report.words import count, listed, percent, plural
 
 LEVELS = {"act": "act", "look": "look", "fine": "fine"}
 _EXAMPLES_SHOWN = 3
+_WHERE = {
+    "leakage": "split",
+    "contradictory": "rows",
+    "label_errors": "label-errors",
+    "near_duplicates": "near-duplicates",
+    "contained": "near-duplicates",
+    "semantic": "near-duplicates",
+    "duplicates": "rows",
+    "truncation": "lengths",
+    "imbalance": "labels",
+    "few_rows": "labels",
+    "languages": "languages",
+    "encodings": "encodings",
+    "boilerplate": "odd-rows",
+    "outliers": "odd-rows",
+    "many_answers": "odd-rows",
+    "difficulty": "difficulty",
+}
+"""The section that shows more of a finding."""
 
 
 def findings_of(quality: Mapping[str, Any], level: str) -> list[Mapping[str, Any]]:
@@ -45,34 +64,39 @@ def verdict(quality: Mapping[str, Any]) -> tuple[str, str]:
     return ("good", "Nothing found that asks for something") if quality.get("findings") else ("open", "")
 
 
-def findings(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block | None:
-    """Every finding as a card; those that are fine in a list at the end."""
+def findings(quality: Mapping[str, Any], anchors: Container[str]) -> Block | None:
+    """Every finding as a card, those that are fine in a list at the end. anchors: of the sections below."""
     every = quality.get("findings") or []
     if not every:
         return None
-    cards = [_card(one, is_open=level == "act") for level in ("act", "look") for one in findings_of(quality, level)]
+    urgent = [one for level in ("act", "look") for one in findings_of(quality, level)]
+    cards = [_card(one, anchors) for one in urgent]
     fine = [tag("li", tag("b", _sentence(one["title"])), " ", _why(one)) for one in findings_of(quality, "fine")]
     ending = (
         folded(f"{plural(len(fine), 'check')} with nothing to do", tag("ul", *fine, class_="plain")) if fine else ""
     )
     lead = (
-        "What matters most comes first. `Do` names the key of the recipe that mends it; what is left out that way is "
-        "counted among the dropped records. No row of the test part was judged or is quoted."
+        "What matters most comes first, with what to do about it. Records that a key of `data.clean` leaves out are "
+        "counted among the dropped ones. No row of the test part is judged or quoted on this page."
     )
     if not cards:
         lead = "Nothing here asks for something."
     return Block(anchor="findings", title="Findings", lead=with_code(lead), body=joined([*cards, ending]))
 
 
-def _card(one: Mapping[str, Any], *, is_open: bool) -> Markup:
+def _card(one: Mapping[str, Any], anchors: Container[str]) -> Markup:
     level = LEVELS.get(str(one.get("level")), "look")
     title = tag("h3", _sentence(one["title"]), " ", _share(one))
     do = tag("p", tag("b", "Do "), with_code(str(one["do"])), class_="do") if one.get("do") else ""
     shown: Sequence[Any] = list(one.get("examples") or [])[:_EXAMPLES_SHOWN]
     rows = (
-        tag("details", tag("summary", _examples_title(one, len(shown))), quotes(shown), open=is_open) if shown else ""
+        tag("details", tag("summary", _examples_title(one, len(shown))), quotes(shown), open=level == "act")
+        if shown
+        else ""
     )
-    inside = tag("div", title, tag("p", _why(one)) if one.get("why") else "", do, rows)
+    anchor = _WHERE.get(str(one.get("id")), "")
+    more = tag("p", tag("a", "More below", href=f"#{anchor}"), class_="quiet") if anchor in anchors else ""
+    inside = tag("div", title, tag("p", _why(one)) if one.get("why") else "", do, rows, more)
     return tag("article", tag("span", level, class_="mark"), inside, class_=f"finding {level}")
 
 
@@ -101,11 +125,18 @@ def _sentence(title: Any) -> str:
 
 
 def checks_told(quality: Mapping[str, Any]) -> list[str]:
-    """What looked at the data and how long it took, one sentence or two."""
+    """What looked at the data, at how many rows, and how long it took, in a few sentences."""
     told = []
+    looked: Mapping[str, Any] = quality.get("looked_at") or {}
+    if looked.get("rows"):
+        told.append(f"{plural(looked['rows'], 'record')} of train and validation were looked at.")
     if quality.get("embedder"):
         told.append(f"Labels, outliers and difficulty were judged on embeddings of {quality['embedder']}.")
-    seconds = {name: value for name, value in (quality.get("seconds") or {}).items() if value is not None}
+        if looked.get("sampled"):
+            told[-1] = f"{told[-1][:-1]}, on a sample of {count(looked['sampled'])} records."
+    elif quality.get("embedder_note"):
+        told.append(_sentence(quality["embedder_note"]))
+    seconds = {name: value for name, value in (quality.get("seconds") or {}).items() if value}
     if seconds:
         parts = [f"{name.replace('_', ' ')} {value:.1f} s" for name, value in seconds.items()]
         told.append(f"Time taken: {listed(parts)}.")

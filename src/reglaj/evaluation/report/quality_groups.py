@@ -54,7 +54,7 @@ def _gate(leakage: Mapping[str, Any]) -> list[Any]:
         [
             _plain(one.get("kind", "")).capitalize(),
             exact(one["count"], count(one["count"])),
-            _plain(one.get("fate") or ""),
+            with_code(_plain(one.get("fate") or "")),
         ]
         for one in found
     ]
@@ -87,7 +87,7 @@ def clusters(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block | Non
         body += [tag("h3", "One text inside another"), tag("p", told), quotes((contained.get("examples") or [])[:4])]
     semantic = values.get("semantic")
     if semantic:
-        body += [tag("h3", "Alike in meaning"), *facts_and_rows(semantic)]
+        body += _semantic(semantic)
     return Block(
         anchor="near-duplicates",
         title="Near-duplicates",
@@ -158,16 +158,16 @@ def _cluster(one: Mapping[str, Any]) -> Markup:
     return tag("div", tag("p", title, class_="caption"), tag("ul", *shown, class_="quotes"))
 
 
-def facts_and_rows(values: Mapping[str, Any]) -> list[Any]:
-    """Whatever a check reports: its figures as a table, its examples as quotes."""
+def _semantic(values: Mapping[str, Any]) -> list[Any]:
+    """Texts that mean the same by their embeddings: figures in a sentence, pairs as quotes."""
     facts = [
-        [_plain(key).capitalize(), exact(value, count(value) if isinstance(value, int) else number(value))]
+        f"{_plain(key)} {count(value) if isinstance(value, int) else number(value, 2)}"
         for key, value in values.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
-    body: list[Any] = []
+    told = "By embeddings; shown, never joined nor dropped."
     if facts:
-        body.append(tag("div", table(["", ""], facts, caption="Figures", numeric=(1,)), class_="narrow-table"))
-    if values.get("examples"):
-        body.append(quotes(values["examples"]))
-    return body
+        told += f" {', '.join(facts).capitalize()}."
+    body: list[Any] = [tag("h3", "Alike in meaning"), tag("p", told)]
+    largest = [_cluster(one) for one in (values.get("largest") or [])[:_CLUSTERS_SHOWN]]
+    return [*body, *largest, quotes((values.get("examples") or [])[:_TEXTS_SHOWN])]

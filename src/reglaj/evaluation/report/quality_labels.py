@@ -18,6 +18,8 @@ _BARS_SHOWN = 24
 _ENDS_SHOWN = 10
 _MOST_COLUMNS = 240
 _ERRORS_SHOWN = 12
+_QUOTE = 240
+"""Characters of a text that the table of errors shows at once."""
 
 
 def balance(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block | None:
@@ -111,20 +113,41 @@ def label_errors(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block |
     examples = values.get("examples") or examples_of(quality, "label_errors")
     rows = [_error(one) for one in examples if one.get("part") != "test"]
     head = ["text", "label", "what speaks against it"]
-    first = table(head, rows[:_ERRORS_SHOWN], caption="The likeliest errors") if rows else ""
+    first = table(head, rows[:_ERRORS_SHOWN], caption="The likeliest errors", style="errors") if rows else ""
     rest = rows[_ERRORS_SHOWN:]
-    more = folded(f"{plural(len(rest), 'more row')}", table(head, rest, caption="More likely errors")) if rest else ""
-    body = joined([_per_label(values.get("per_label") or {}), first, more])
+    more = (
+        folded(f"{plural(len(rest), 'more row')}", table(head, rest, caption="More likely errors", style="errors"))
+        if rest
+        else ""
+    )
+    body = joined([_per_label(values.get("per_label") or {}), _pairs(values.get("pairs") or []), first, more])
     return Block(anchor="label-errors", title="Labels that are likely wrong", lead=lead, body=body)
 
 
 def _error(one: Mapping[str, Any]) -> list[Any]:
     place = f"{one.get('source') or ''}:{one.get('line') or ''}".strip(":")
     return [
-        tag("div", quote(str(one.get("text", ""))), tag("div", place, class_="quiet"), class_="quoted"),
+        tag("div", quote(str(one.get("text", "")), most=_QUOTE), tag("div", place, class_="quiet"), class_="quoted"),
         tag("span", one.get("label", ""), dir="auto"),
         tag("span", one.get("note", ""), dir="auto"),
     ]
+
+
+def _pairs(pairs: Sequence[Mapping[str, Any]]) -> Markup:
+    """Which label is taken for which."""
+    rows = [
+        [
+            tag("span", one.get("label", ""), dir="auto"),
+            tag("span", one.get("looks_like", ""), dir="auto"),
+            exact(one.get("count", 0), count(one.get("count", 0))),
+        ]
+        for one in pairs
+    ]
+    if not rows:
+        return joined([])
+    caption = "Labels that change places most often: merge them, or say in a sentence what sets them apart"
+    shown = table(["labelled", "looks like", "records"], rows, caption=caption, numeric=(2,))
+    return tag("div", shown, class_="narrow-table")
 
 
 def _per_label(per_label: Mapping[str, Any]) -> Markup:

@@ -45,13 +45,14 @@ def _piece(share: float, kind: str) -> Markup:
     return tag("span", class_=kind, style=f"width:{round(100 * share, 3):g}%")
 
 
-def quote(text: str) -> Markup:
-    """A text of the data, in the direction that it asks for; of a long one the beginning, the rest on a click."""
+def quote(text: str, most: int = _LONGEST_QUOTE) -> Markup:
+    """A text of the data, in the direction that it asks for; of more than `most` characters the beginning, and all of
+    it on a click."""
     if not text.strip():
         return tag("span", "(nothing)", class_="quiet")
-    if len(text) <= _LONGEST_QUOTE:
+    if len(text) <= most:
         return tag("div", text, class_="words", dir="auto")
-    start = tag("span", f"{text[:_LONGEST_QUOTE].rstrip()}…", class_="words start", dir="auto")
+    start = tag("span", f"{text[:most].rstrip()}…", class_="words start", dir="auto")
     shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
     told = f"All {count(len(text))} characters" if shown is text else f"The first {count(_LONGEST_SHOWN)} characters"
     summary = tag("summary", start, tag("span", told, class_="more"))

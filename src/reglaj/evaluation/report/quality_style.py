@@ -37,6 +37,8 @@ QUALITY_STYLE = (
 .key.box.p1 { background: var(--part-1) !important; } .key.box.p2 { background: var(--part-2) !important; }
 .key.box.p3 { background: var(--part-3) !important; }
 .said-split { border-left: 3px solid var(--model); padding: 2px 0 2px 14px; margin: 0 0 18px; font-size: 1.02rem; }
+.errors .quoted { max-width: 26rem; }
+.errors td:nth-child(2) { min-width: 9rem; } .errors td:nth-child(3) { min-width: 11rem; }
 .gate td:nth-child(3) { min-width: 9rem; }
 @media (max-width: 640px) {
   .finding { grid-template-columns: minmax(0, 1fr); gap: 6px; }

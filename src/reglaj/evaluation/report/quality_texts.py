@@ -27,6 +27,9 @@ def lengths(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block | None
         for role, v in roles.items()
     ]
     headings = ["", *(titles[name] for name in names), "context", "longer", "share"]
+    if any(values.get("lost_tokens") for values in roles.values()):
+        headings.append("tokens lost")
+        rows = [[*row, _figure(v.get("lost_tokens"))] for row, v in zip(rows, roles.values(), strict=True)]
     numbers = table(headings, rows, caption="Tokens", numeric=range(1, len(headings)))
     lead = "Tokens as the recipe's own tokenizer makes them, beside the longest example that the model will read."
     body = joined([tag("div", *plots, class_="pair" if len(plots) > 1 else None), numbers])
@@ -78,7 +81,7 @@ def languages(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block | No
     rows = [
         Bar(
             name=one.get("name") or one.get("language"),
-            pieces=[(one["count"], "rest" if one.get("language") in (None, "und", "unknown") else "")],
+            pieces=[(one["count"], "rest" if one.get("language") in (None, "unsure") else "")],
             value=joined([exact(one["count"], count(one["count"])), " ", _quiet_share(one.get("share"))]),
         )
         for one in found
@@ -102,23 +105,32 @@ def encodings(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block | No
     """How each source was decoded, and texts that were decoded wrongly before they came here."""
     values = quality.get("encodings") or {}
     sources: Mapping[str, Any] = values.get("sources") or {}
-    repaired, repairable = values.get("repaired") or 0, values.get("repairable") or 0
-    if not sources and not repaired and not repairable:
+    examples = values.get("examples") or []
+    if not sources and not examples:
         return None
     body: list[Any] = []
     if sources:
         rows = [[tag("span", name, dir="auto"), tag("code", code or "its own")] for name, code in sources.items()]
         body.append(tag("div", table(["file", "read as"], rows, caption="Sources"), class_="narrow-table"))
-    examples = values.get("examples") or []
     if examples:
-        body.append(tag("h3", "Texts that were decoded wrongly"))
-        body.append(quotes(examples))
+        body += [tag("h3", "Texts that were decoded wrongly"), quotes([_mended(one) for one in examples])]
+    return Block(anchor="encodings", title="Encodings", lead=_encodings_told(values), body=joined(body))
+
+
+def _mended(one: Any) -> Any:
+    """An example with the text as it was and as it would be, one below the other."""
+    if not isinstance(one, Mapping) or not one.get("note"):
+        return one
+    rest = {key: value for key, value in one.items() if key not in ("text", "note")}
+    return {"as it stands": one.get("text"), "as it was meant": one["note"], **rest}
+
+
+def _encodings_told(values: Mapping[str, Any]) -> str:
+    repairable, lost = values.get("repairable") or 0, values.get("lost") or 0
     told = []
-    if repaired:
-        told.append(f"{plural(repaired, 'record')} had been decoded wrongly before and were put right.")
     if repairable:
-        told.append(
-            f"{plural(repairable, 'record')} look as if they had been decoded wrongly before, and can be mended."
-        )
-    lead = " ".join(told) or "No text looks as if it had been decoded wrongly."
-    return Block(anchor="encodings", title="Encodings", lead=lead, body=joined(body))
+        told.append(f"{plural(repairable, 'text')} had been decoded wrongly before")
+        told[-1] += ", and were put right." if values.get("repaired") else ", and can be put right."
+    if lost:
+        told.append(f"{plural(lost, 'text has', 'texts have')} lost letters (\ufffd) that nothing brings back.")
+    return " ".join(told) or "No text looks as if it had been decoded wrongly."
