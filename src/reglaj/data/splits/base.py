@@ -60,19 +60,8 @@ class Split(ABC):
 
     @classmethod
     def check(cls, config: SplitConfig) -> list[Problem]:
-        """What is wrong with the section, told before any data are read: by default that `needs` is left out."""
-        if cls.needs is None or getattr(config, cls.needs) is not None:
-            return []
-        key = f"data.split.{cls.needs}"
-        return [
-            Problem(
-                where=key,
-                given=f"split kind {config.kind} without a {cls.needs}",
-                allowed="the name of a column",
-                why="the split is made by its values",
-                remedy=f"set {key}, or choose another data.split.kind",
-            )
-        ]
+        """What this kind cannot do of what the section asks, told before any data are read."""
+        return []
 
     @abstractmethod
     def assign(self, rows: SplitRows, config: SplitConfig) -> NDArray[np.int8]:
