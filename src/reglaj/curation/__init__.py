@@ -1,0 +1,1 @@
+"""What judges data: near-duplicates and semantic duplicates, label errors, outliers, languages."""
