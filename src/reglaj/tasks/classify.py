@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import Problem, UserError, listing, nearest
 from reglaj.core.files import write_json
-from reglaj.core.seeding import derive_seed
 from reglaj.data.roles import ColumnRoles
 from reglaj.tasks import TASKS
 from reglaj.tasks.base import Encoded, Evaluation, EvaluationResult, Task
 from reglaj.training.defaults import TaskDefaults
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from reglaj.data.examples import Examples, PreparedData
@@ -27,8 +24,6 @@ if TYPE_CHECKING:
     from reglaj.objectives.cross_entropy import CrossEntropy, LabelledBatch
     from reglaj.training.config import TrainConfig
     from reglaj.training.learner import Learner
-
-WORST_MISTAKES = 25
 
 
 @TASKS.register("classify")
@@ -173,6 +168,7 @@ class Classify(Task):
 
     def validate(self, learner: Learner, encoded: Encoded) -> dict[str, float]:
         from reglaj.evaluation.metrics.classification import point_metrics
+        from reglaj.tasks.classify_answers import softmax
 
         metrics = point_metrics(encoded.targets, softmax(learner.scores(encoded.rows)))
         return {
@@ -182,100 +178,12 @@ class Classify(Task):
         }
 
     def evaluate(self, evaluation: Evaluation, console: Console = SILENT) -> EvaluationResult:
-        from reglaj.evaluation.metrics.classification import classification_scores
+        from reglaj.tasks.classify_scores import evaluate_classifier
 
         self._refuse_unknown_labels(evaluation.test)
         encoded = self.encode(evaluation.test, evaluation.tokenizer, evaluation.max_tokens)
-        probabilities = softmax(evaluation.learner.scores(encoded.rows, console, "testing"))
-        test = classification_scores(
-            self.labels,
-            encoded.targets,
-            probabilities,
-            confidence=evaluation.config.confidence,
-            samples=evaluation.config.bootstrap_samples,
-            seed=derive_seed(evaluation.seed, "bootstrap"),
-        )
-        baselines, notes = self._baselines(evaluation, encoded, probabilities, console)
-        return EvaluationResult(
-            test=test,
-            baselines=baselines,
-            mistakes=self._mistakes(evaluation.test, encoded.targets, probabilities),
-            notes=notes,
-            cut=encoded.cut,
-        )
-
-    def _baselines(
-        self, evaluation: Evaluation, test: Encoded, probabilities: NDArray[np.float64], console: Console
-    ) -> tuple[dict[str, Any], list[str]]:
-        if evaluation.data is None:
-            return {}, []
-        import numpy as np
-
-        from reglaj.evaluation.baselines.base import BaselineData, run_baseline
-        from reglaj.evaluation.metrics.classification import classification_differences, classification_scores
-        from reglaj.models.encoding import encode_texts
-
-        def embed(texts: list[str]) -> NDArray[np.float32]:
-            rows, _ = encode_texts(evaluation.tokenizer, texts, evaluation.max_tokens)
-            return evaluation.learner.embeddings(rows, console)
-
-        train, validation = evaluation.data.train(), evaluation.data.validation()
-        inputs = BaselineData(
-            labels=self.labels,
-            train_texts=train.column("text"),
-            train_y=np.array([self._number[label] for label in train.column("label")]),
-            validation_texts=validation.column("text"),
-            validation_y=np.array([self._number[label] for label in validation.column("label")]),
-            test_texts=evaluation.test.column("text"),
-            embed=embed,
-            seed=derive_seed(evaluation.seed, "baselines"),
-            console=console,
-        )
-        settings: dict[str, Any] = {
-            "confidence": evaluation.config.confidence,
-            "samples": evaluation.config.bootstrap_samples,
-            "seed": derive_seed(evaluation.seed, "bootstrap"),
-        }
-        results: dict[str, Any] = {}
-        notes: list[str] = []
-        ranks = evaluation.learner.ranks
-        # Only the first process writes a report, and a baseline is no work that processes share.
-        for name in self.chosen_baselines(evaluation.config) if ranks.is_first else ():
-            with ranks.alone():
-                baseline = run_baseline(name, inputs)
-            theirs = baseline.probabilities
-            scores = classification_scores(self.labels, test.targets, theirs, **settings)
-            differences = classification_differences(self.labels, test.targets, probabilities, theirs, **settings)
-            console.say(f"  baseline {name}: {baseline.seconds:.1f} s")
-            results[name] = {
-                metric: {**scores[metric], "difference": difference} for metric, difference in differences.items()
-            }
-            notes += baseline.notes
-        return results, notes
-
-    def _mistakes(
-        self, test: Examples, targets: NDArray[np.int64], probabilities: NDArray[np.float64]
-    ) -> list[dict[str, Any]]:
-        """The wrong rows of which the model was surest, surest first."""
-        import numpy as np
-
-        guesses = probabilities.argmax(axis=1)
-        confidence = probabilities.max(axis=1)
-        wrong = np.flatnonzero(guesses != targets)
-        worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:WORST_MISTAKES]
-        texts = test.column("text")
-        return [
-            {
-                "text": texts[row],
-                "label": self.labels[targets[row]],
-                "prediction": self.labels[guesses[row]],
-                "probability": float(confidence[row]),
-                "id": test.ids[row],
-                "source": test.source[row],
-                "line": test.line[row],
-            }
-            for row in worst.tolist()
-        ]
+        baselines = self.chosen_baselines(evaluation.config)
+        return evaluate_classifier(self.labels, encoded, baselines, evaluation, console)
 
     def accepts(self, target: str) -> bool:
         return target in self._number
@@ -306,41 +214,6 @@ class Classify(Task):
     def predict(
         self, learner: Learner, tokenizer: Any, texts: list[str], max_tokens: int, console: Console = SILENT
     ) -> list[dict[str, Any]]:
-        from reglaj.models.encoding import encode_texts
+        from reglaj.tasks.classify_answers import answer_texts
 
-        answers: list[dict[str, Any]] = [{"input": text, "error": _refusal(text)} for text in texts]
-        answered = [i for i, answer in enumerate(answers) if answer["error"] is None]
-        if not answered:
-            return answers
-        rows, cut = encode_texts(tokenizer, [texts[i] for i in answered], max_tokens)
-        for i, row in zip(answered, softmax(learner.scores(rows, console, "predicting")), strict=True):
-            answers[i] = {
-                "input": texts[i],
-                "prediction": self.labels[int(row.argmax())],
-                "probabilities": {label: float(p) for label, p in zip(self.labels, row, strict=True)},
-            }
-        for place in cut:  # longer than the context: answered from its beginning, and said
-            answers[answered[place]]["cut"] = True
-        return answers
-
-
-def _refusal(text: Any) -> str | None:
-    """Why a text cannot be answered, or None."""
-    if text is None or (isinstance(text, str) and not text.strip()):
-        return "empty text"
-    if not isinstance(text, str):
-        return "not a text"
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return "not a text: it holds half a surrogate pair"
-    return None
-
-
-def softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities of each row: (N, C) scores to (N, C) float64."""
-    import numpy as np
-
-    shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
-    exponent = np.exp(shifted)
-    return np.asarray(exponent / exponent.sum(axis=1, keepdims=True))
+        return answer_texts(self.labels, learner, tokenizer, texts, max_tokens, console)

@@ -1,0 +1,56 @@
+"""What a classifier says to texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reglaj.core.console import Console
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from reglaj.training.learner import Learner
+
+
+def answer_texts(
+    labels: list[str], learner: Learner, tokenizer: Any, texts: list[str], max_tokens: int, console: Console
+) -> list[dict[str, Any]]:
+    """An answer for each text, in order: `prediction` with `probabilities`, or the `error` that refused it."""
+    from reglaj.models.encoding import encode_texts
+
+    answers: list[dict[str, Any]] = [{"input": text, "error": _refusal(text)} for text in texts]
+    answered = [i for i, answer in enumerate(answers) if answer["error"] is None]
+    if not answered:
+        return answers
+    rows, cut = encode_texts(tokenizer, [texts[i] for i in answered], max_tokens)
+    for i, row in zip(answered, softmax(learner.scores(rows, console, "predicting")), strict=True):
+        answers[i] = {
+            "input": texts[i],
+            "prediction": labels[int(row.argmax())],
+            "probabilities": {label: float(p) for label, p in zip(labels, row, strict=True)},
+        }
+    for place in cut:  # longer than the context: answered from its beginning, and said
+        answers[answered[place]]["cut"] = True
+    return answers
+
+
+def _refusal(text: Any) -> str | None:
+    """Why a text cannot be answered, or None."""
+    if text is None or (isinstance(text, str) and not text.strip()):
+        return "empty text"
+    if not isinstance(text, str):
+        return "not a text"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "not a text: it holds half a surrogate pair"
+    return None
+
+
+def softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities of each row: (N, C) scores to (N, C) float64."""
+    shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
+    exponent = np.exp(shifted)
+    return np.asarray(exponent / exponent.sum(axis=1, keepdims=True))

@@ -1,0 +1,129 @@
+"""The final figures of a classifier: its own, those of its baselines, and its worst mistakes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reglaj.core.console import Console
+from reglaj.core.seeding import derive_seed
+from reglaj.evaluation.metrics.classification import classification_differences, classification_scores
+from reglaj.tasks.base import Encoded, Evaluation, EvaluationResult
+from reglaj.tasks.classify_answers import softmax
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from reglaj.data.examples import Examples
+    from reglaj.evaluation.baselines.base import BaselineData
+
+WORST_MISTAKES = 25
+
+
+def evaluate_classifier(
+    labels: list[str], encoded: Encoded, baselines: tuple[str, ...], evaluation: Evaluation, console: Console
+) -> EvaluationResult:
+    """Scores the test rows once; everything else is made of these probabilities.
+
+    encoded: the test rows. baselines: names of those to run.
+    """
+    probabilities = softmax(evaluation.learner.scores(encoded.rows, console, "testing"))
+    test = classification_scores(labels, encoded.targets, probabilities, **resampling(evaluation))
+    found: dict[str, Any] = {}
+    notes: list[str] = []
+    if evaluation.data is not None:
+        inputs = _baseline_data(labels, evaluation, console)
+        found, notes = _baselines(inputs, baselines, evaluation, encoded.targets, probabilities)
+    return EvaluationResult(
+        test=test,
+        baselines=found,
+        mistakes=_mistakes(labels, evaluation.test, encoded.targets, probabilities),
+        notes=notes,
+        cut=encoded.cut,
+    )
+
+
+def resampling(evaluation: Evaluation) -> dict[str, Any]:
+    """How sure figures are to be, and the rows that are drawn for it: the same for all of them."""
+    return {
+        "confidence": evaluation.config.confidence,
+        "samples": evaluation.config.bootstrap_samples,
+        "seed": derive_seed(evaluation.seed, "bootstrap"),
+    }
+
+
+def _baselines(
+    inputs: BaselineData,
+    names: tuple[str, ...],
+    evaluation: Evaluation,
+    targets: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+) -> tuple[dict[str, Any], list[str]]:
+    """Figures of each baseline with the model's paired differences to them, and what is to be said of them."""
+    from reglaj.evaluation.baselines.base import run_baseline
+
+    labels, settings = inputs.labels, resampling(evaluation)
+    results: dict[str, Any] = {}
+    notes: list[str] = []
+    ranks = evaluation.learner.ranks
+    # Only the first process writes a report, and a baseline is no work that processes share.
+    for name in names if ranks.is_first else ():
+        with ranks.alone():
+            baseline = run_baseline(name, inputs)
+        theirs = baseline.probabilities
+        scores = classification_scores(labels, targets, theirs, **settings)
+        differences = classification_differences(labels, targets, probabilities, theirs, **settings)
+        inputs.console.say(f"  baseline {name}: {baseline.seconds:.1f} s")
+        results[name] = {
+            metric: {**scores[metric], "difference": difference} for metric, difference in differences.items()
+        }
+        notes += baseline.notes
+    return results, notes
+
+
+def _baseline_data(labels: list[str], evaluation: Evaluation, console: Console) -> BaselineData:
+    from reglaj.evaluation.baselines.base import BaselineData
+    from reglaj.models.encoding import encode_texts
+
+    def embed(texts: list[str]) -> NDArray[np.float32]:
+        rows, _ = encode_texts(evaluation.tokenizer, texts, evaluation.max_tokens)
+        return evaluation.learner.embeddings(rows, console)
+
+    assert evaluation.data is not None, "a baseline learns from the training rows"
+    number = {label: i for i, label in enumerate(labels)}
+    train, validation = evaluation.data.train(), evaluation.data.validation()
+    return BaselineData(
+        labels=labels,
+        train_texts=train.column("text"),
+        train_y=np.array([number[label] for label in train.column("label")]),
+        validation_texts=validation.column("text"),
+        validation_y=np.array([number[label] for label in validation.column("label")]),
+        test_texts=evaluation.test.column("text"),
+        embed=embed,
+        seed=derive_seed(evaluation.seed, "baselines"),
+        console=console,
+    )
+
+
+def _mistakes(
+    labels: list[str], test: Examples, targets: NDArray[np.int64], probabilities: NDArray[np.float64]
+) -> list[dict[str, Any]]:
+    """The wrong rows of which the model was surest, surest first."""
+    guesses = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(guesses != targets)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:WORST_MISTAKES]
+    texts = test.column("text")
+    return [
+        {
+            "text": texts[row],
+            "label": labels[targets[row]],
+            "prediction": labels[guesses[row]],
+            "probability": float(confidence[row]),
+            "id": test.ids[row],
+            "source": test.source[row],
+            "line": test.line[row],
+        }
+        for row in worst.tolist()
+    ]
