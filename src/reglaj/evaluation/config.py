@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, field_validator
 
 from reglaj.core.config import Config
+from reglaj.data.extras import BUILT_IN_SLICES
+
+COLUMN = "column:"
+"""In front of the name of a slice: the column is meant, also where a built-in slice has the same name."""
 
 
 class EvaluateConfig(Config):
@@ -28,3 +34,37 @@ class EvaluateConfig(Config):
     and never ends: of 32 answers of SmolLM2 tuned on `starter:finance` none ended with 1.0, 31 with 1.1."""
     few_shot_examples: int = Field(3, ge=1)
     """Training examples in front of each question for the baseline `few_shot`; fewer where the context is short."""
+    slices: tuple[str, ...] = ()
+    """Groups that are scored by themselves: columns of the sources, and `length` and `language` of the texts; a column
+    with one of these two names is written `column:length`."""
+    gate: dict[str, str] = {}
+    """What must hold, such as `{macro_f1: ">= 0.8", worst_slice.recall: ">= 0.6"}` or `slice.COLUMN.GROUP.accuracy`;
+    else the run is marked and the exit code is 3. The end of the interval that is nearer to failing counts."""
+
+    @property
+    def slice_columns(self) -> tuple[str, ...]:
+        """The columns of the sources that the slices need."""
+        return tuple(name.removeprefix(COLUMN) for name in self.slices if name not in BUILT_IN_SLICES)
+
+    @field_validator("slices")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(name.removeprefix(COLUMN).strip() for name in names):
+            raise ValueError("a slice is the name of a column, or length or language")
+        if len(set(names)) < len(names):
+            raise ValueError("each slice once")
+        return names
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _dotted(cls, rules: Any) -> Any:
+        """`evaluate.gate.worst_slice.recall=...` on a command line makes mappings inside mappings."""
+        return _flat(rules) if isinstance(rules, dict) else rules
+
+
+def _flat(rules: dict[Any, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in rules.items():
+        name = f"{above}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat

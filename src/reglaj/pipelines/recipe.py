@@ -141,6 +141,7 @@ def _build(values: dict[str, Any], folder: Path, default_name: str | None) -> Re
         problems += task_type.check_columns(data)
     if task_type and evaluate:
         problems += task_type.check_baselines(evaluate)
+        problems += task_type.read_gate(evaluate)[1]
     if task_type:
         problems += task_type.check_unread({"data": data, "train": train, "evaluate": evaluate})
     if problems:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from reglaj.evaluation.baselines.answering import Exchange
     from reglaj.evaluation.config import EvaluateConfig
     from reglaj.evaluation.metrics.answers import JudgedAnswers
+    from reglaj.evaluation.types import IntArray
 
 UNTUNED = "untuned"
 """The name under which an `Answerer` knows the model as it was before training; None is the trained one."""
@@ -134,7 +135,20 @@ class _AnswerEvaluation:
             notes=notes,
             cut=self.num_left_out,
             extras={"answers": answers, "rendered": self._rendered(train)},
+            score_group=self._score_group,
         )
+
+    def _score_group(self, rows: IntArray) -> dict[str, dict[str, Any]]:
+        """The figures of some test rows: the loss of those that can be scored, the others of those that are drawn."""
+        import numpy as np
+
+        from reglaj.evaluation.metrics.groups import answer_figures, loss_figures
+
+        figures = loss_figures(self.ours.nll[rows], self.tokens[rows], **self._settings)
+        if self.ours.judged is not None:
+            places = np.flatnonzero(np.isin(self.drawn, rows))
+            figures |= answer_figures(self.ours.judged, places, **self._settings)
+        return figures
 
     def _showing(self, nll: NDArray[np.float64], asked: Sequence[Conversation], model: str | None) -> _Showing:
         """The losses with generated answers to the drawn rows. asked: those rows as the model is to see them."""

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from reglaj.core.config import Config
-    from reglaj.data.examples import Examples, PreparedData
+    from reglaj.data.examples import Examples, VisibleData
     from reglaj.data.shaping import Shaper
+    from reglaj.evaluation.gates import Rule
     from reglaj.evaluation.report import ReportPlan
+    from reglaj.evaluation.slices import ScoreGroup
     from reglaj.models.encoding import TokenRows
     from reglaj.models.inspect import ModelFacts
     from reglaj.objectives.base import Objective
@@ -69,7 +71,7 @@ class Evaluation:
     config: EvaluateConfig
     max_tokens: int
     seed: int
-    data: PreparedData | None = None
+    data: VisibleData | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,8 @@ class EvaluationResult:
     """Test texts longer than the context."""
     extras: dict[str, Any] = field(default_factory=dict)
     """What only the page shows; see `write_report`."""
+    score_group: ScoreGroup | None = None
+    """The figures of some of the test rows, for slices: those of the plan's `slice_figures`."""
 
 
 class Task(ABC):
@@ -151,6 +155,16 @@ class Task(ABC):
         return problems
 
     @classmethod
+    def read_gate(cls, evaluate: EvaluateConfig) -> tuple[list[Rule], list[Problem]]:
+        """The rules of the gate, and what is wrong with those that this task cannot measure."""
+        if not evaluate.gate:
+            return [], []
+        from reglaj.evaluation.gates import read_gate
+
+        plan = cls.report_plan()
+        return read_gate(evaluate.gate, evaluate.slices, plan.figures, plan.slice_figures)
+
+    @classmethod
     def chosen_baselines(cls, evaluate: EvaluateConfig) -> tuple[str, ...]:
         """The baselines to run: the trivial one always, unless the list is empty."""
         if evaluate.baselines is None:
@@ -185,7 +199,7 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def from_data(cls, data: PreparedData) -> Task:
+    def from_data(cls, data: VisibleData) -> Task:
         """The task on these data: takes its labels from the training part."""
 
     @classmethod
@@ -255,6 +269,11 @@ class Task(ABC):
     @abstractmethod
     def row_places(self, batch: Any) -> tuple[str, ...]:
         """File and line of a batch's rows."""
+
+    def written(self, examples: Examples) -> list[str]:
+        """What a person wrote of each row: its length and language are those of the row."""
+        columns = [examples.column(role) for role in self.roles.inputs]
+        return ["\n".join(cells) for cells in zip(*columns, strict=True)]
 
     def accepts(self, target: str) -> bool:
         """Whether the trained model can be scored on a row with this target."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from reglaj.core.console import SILENT, Console
-from reglaj.core.errors import Problem, user_error
+from reglaj.core.errors import Problem, listing, user_error
 from reglaj.core.files import write_json
 from reglaj.data.conversation import Conversation
 from reglaj.data.formats import CHAT_ROLES
@@ -21,9 +21,11 @@ from reglaj.training.defaults import TaskDefaults
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reglaj.data.examples import Examples, PreparedData
+    from reglaj.data.examples import Examples, VisibleData
     from reglaj.data.rendering import Renderer
     from reglaj.data.shaping import Shaper
+    from reglaj.evaluation.config import EvaluateConfig
+    from reglaj.evaluation.gates import Rule
     from reglaj.evaluation.report import ReportPlan
     from reglaj.generation import GenerationConfig
     from reglaj.models.inspect import ModelFacts
@@ -113,7 +115,7 @@ class Chat(Task):
         self._settings = settings_of(recipe.evaluate, recipe.train.seed)
 
     @classmethod
-    def from_data(cls, data: PreparedData) -> Chat:
+    def from_data(cls, data: VisibleData) -> Chat:
         return cls()
 
     def check_train(self, train: TrainConfig) -> list[Problem]:
@@ -216,6 +218,27 @@ class Chat(Task):
         losses, tokens = row_losses(learner, encoded, SILENT)
         loss = float(losses.sum() / tokens.sum())
         return {"validation_loss": loss, "validation_perplexity": math.exp(min(loss, 100.0))}
+
+    def written(self, examples: Examples) -> list[str]:
+        conversations = [Conversation.from_json(text) for text in examples.column("conversation")]
+        return ["\n".join(one.questions) for one in conversations]
+
+    @classmethod
+    def read_gate(cls, evaluate: EvaluateConfig) -> tuple[list[Rule], list[Problem]]:
+        rules, problems = super().read_gate(evaluate)
+        measured = ("loss", "perplexity")
+        for rule in rules if not evaluate.generate_rows else ():
+            if rule.figure not in measured:
+                problems.append(
+                    Problem(
+                        where=f"evaluate.gate.{rule.key}",
+                        given=f"{rule.figure}, and no answer is generated",
+                        allowed=f"{listing(measured)} with `evaluate.generate_rows: 0`",
+                        why="it is measured on generated answers",
+                        remedy="set evaluate.generate_rows, or remove the rule",
+                    )
+                )
+        return rules, problems
 
     def evaluate(self, evaluation: Evaluation, console: Console = SILENT) -> EvaluationResult:
         from reglaj.tasks.answering import evaluate_answers

@@ -17,7 +17,7 @@ from reglaj.training.defaults import TaskDefaults
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reglaj.data.examples import Examples, PreparedData
+    from reglaj.data.examples import Examples, VisibleData
     from reglaj.evaluation.report import ReportPlan
     from reglaj.models.heads import ScoreHead
     from reglaj.models.inspect import ModelFacts
@@ -65,7 +65,7 @@ class Classify(Task):
         ]
 
     @classmethod
-    def from_data(cls, data: PreparedData) -> Classify:
+    def from_data(cls, data: VisibleData) -> Classify:
         return cls(sorted(set(data.train().column("label"))))
 
     def check_train(self, train: TrainConfig) -> list[Problem]:

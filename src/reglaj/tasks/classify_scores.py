@@ -9,6 +9,7 @@ import numpy as np
 from reglaj.core.console import Console
 from reglaj.core.seeding import derive_seed
 from reglaj.evaluation.metrics.classification import classification_differences, classification_scores
+from reglaj.evaluation.metrics.groups import class_figures
 from reglaj.tasks.base import Encoded, Evaluation, EvaluationResult
 from reglaj.tasks.classify_answers import softmax
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from reglaj.data.examples import Examples
     from reglaj.evaluation.baselines.base import BaselineData
+    from reglaj.evaluation.slices import ScoreGroup
+    from reglaj.evaluation.types import IntArray
 
 WORST_MISTAKES = 25
 
@@ -41,7 +44,19 @@ def evaluate_classifier(
         mistakes=_mistakes(labels, evaluation.test, encoded.targets, probabilities),
         notes=notes,
         cut=encoded.cut,
+        score_group=_group_scorer(encoded.targets, probabilities.argmax(axis=1), probabilities, evaluation),
     )
+
+
+def _group_scorer(
+    targets: NDArray[np.int64], predicted: NDArray[np.int64], probabilities: NDArray[np.float64], evaluation: Evaluation
+) -> ScoreGroup:
+    """The figures of some of the test rows. predicted: (N,) what the model decided on."""
+
+    def score(rows: IntArray) -> dict[str, dict[str, Any]]:
+        return class_figures(targets[rows], predicted[rows], probabilities[rows], **resampling(evaluation))
+
+    return score
 
 
 def resampling(evaluation: Evaluation) -> dict[str, Any]:

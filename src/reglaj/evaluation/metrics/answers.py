@@ -50,7 +50,7 @@ _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}
 _WORD = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|(?:(?![{_UNSPACED}])[\p{{L}}\p{{M}}\p{{N}}])+")
 _REPEATED_WORDS = 4
 """Length of the runs of words that `repetition` looks for."""
-_SHARES = ("exact_match", "ends_by_itself")
+SHARES = ("exact_match", "ends_by_itself")
 """Figures that are yes or no for each answer: Wilson's interval instead of the bootstrap's."""
 
 
@@ -116,7 +116,7 @@ def answer_scores(
     draws = bootstrap(statistic, num_answers, samples=samples, seed=seed)
     scores = {}
     for column, name in enumerate(statistics):
-        if name in _SHARES:
+        if name in SHARES:
             scores[name] = proportion(float(getattr(judged, name).sum()), num_answers, confidence)
         else:
             scores[name] = percentile_interval(float(values[column]), draws[:, column], confidence)

@@ -1,12 +1,13 @@
-"""Figures of a classifier on some of its rows, which may be few: no interval may claim what few rows cannot know.
+"""Figures of a model on some of its test rows, which may be few: no interval may claim what few rows cannot know.
 
-Which interval:
+Which interval, of a classifier:
 - `accuracy`: Wilson's;
 - `recall`, the mean recall of the classes that are there: the recalls are proportions of separate rows, so the interval
   of their mean follows from Wilson's of each (`mean_of_proportions`), and never has width zero;
 - `macro_f1`: bootstrap over rows, widened for few of them and to what Wilson's of each class give: where all rows are
   right every bootstrap sample is, and would claim certainty;
 - `log_loss`: bootstrap over rows, widened for few of them.
+Of answers: those of `likelihood` and `answers`, widened for few rows where they are not Wilson's.
 
 References:
 - Zou, Huang and Zhang 2009, "A note on confidence interval estimation for a linear function of binomial proportions".
@@ -18,6 +19,7 @@ N rows of the group, C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,7 @@ from reglaj.evaluation.intervals import (
     proportion,
     together,
 )
+from reglaj.evaluation.metrics.answers import SHARES, JudgedAnswers, answer_scores
 from reglaj.evaluation.metrics.classification import (
     SMALLEST_PROBABILITY,
     confusion_matrix,
@@ -39,8 +42,11 @@ from reglaj.evaluation.metrics.classification import (
     macro_f1_statistic,
     row_log_losses,
 )
+from reglaj.evaluation.metrics.likelihood import loss_scores
 from reglaj.evaluation.types import FloatArray, IntArray
 
+_LONGEST_RATIO = 100.0
+"""All that one answer says about the length of others, by that of their references."""
 _MOST_NATS = float(-np.log(SMALLEST_PROBABILITY))
 
 
@@ -77,6 +83,39 @@ def class_figures(
         "recall": mean_of_proportions(matrix.diagonal(), matrix.sum(axis=1), confidence),
         "log_loss": log_loss,
     }
+    return {name: {**figure, "rows": num_rows} for name, figure in figures.items()}
+
+
+def loss_figures(
+    nll: FloatArray, tokens: IntArray, *, confidence: float = 0.95, samples: int = 1000, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """`loss, perplexity` of a group of rows, each `{value, low, high, rows}`; rows without a token count for nothing.
+
+    nll: (N,) nats. tokens: (N,). Empty where no row has a token.
+    """
+    num_rows = int(np.count_nonzero(tokens))
+    if not num_rows:
+        return {}
+    scores = loss_scores(nll, tokens, confidence=confidence, samples=samples, seed=seed)
+    return {name: {**figure, "rows": num_rows} for name, figure in scores.items()}
+
+
+def answer_figures(
+    judged: JudgedAnswers, places: IntArray, *, confidence: float = 0.95, samples: int = 1000, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """The figures of `answer_scores` on some of the answers, each `{value, low, high, rows}`; empty without any.
+
+    places: numbers of those answers among all that were judged.
+    """
+    num_rows = len(places)
+    if not num_rows:
+        return {}
+    chosen = JudgedAnswers(**{field.name: getattr(judged, field.name)[places] for field in fields(judged)})
+    figures = answer_scores(chosen, confidence=confidence, samples=samples, seed=seed)
+    for name, figure in figures.items():
+        if name not in SHARES:
+            most = max(_LONGEST_RATIO, figure["value"]) if name == "length_ratio" else 1.0
+            figures[name] = few_rows(figure, num_rows, confidence, (0.0, most))
     return {name: {**figure, "rows": num_rows} for name, figure in figures.items()}
 
 

@@ -61,6 +61,7 @@ _GENERATED = (
         title="Length ratio",
         meaning="words of the answers by words of the references; 1 is as long",
         is_share=False,
+        has_best=False,
     ),
     Figure(
         name="repetition",
@@ -203,6 +204,7 @@ ANSWERS = ReportPlan(
     headline=headline,
     verdict=verdict,
     figures=(*_LIKELIHOOD, *_GENERATED),
+    slice_figures=(*_LIKELIHOOD, *_GENERATED),
     sections=(
         comparison,
         side_by_side,

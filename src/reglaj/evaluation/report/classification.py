@@ -231,29 +231,39 @@ def _test_rows(test: Mapping[str, Any]) -> int:
     return sum(sum(line) for line in test["confusion_matrix"])
 
 
+_ACCURACY = Figure(name="accuracy", title="Accuracy", meaning="share of test rows that are right")
+_MACRO_F1 = Figure(
+    name="macro_f1",
+    title="Macro-F1",
+    meaning="mean F1 over classes, rare ones counting as much as frequent ones",
+)
+_LOG_LOSS = Figure(
+    name="log_loss",
+    title="Log loss",
+    meaning="nats per row; punishes being sure and wrong, lower is better",
+    is_share=False,
+    lower_is_better=True,
+)
+
 CLASSIFICATION = ReportPlan(
     headline=headline,
     verdict=verdict,
     figures=(
-        Figure(name="accuracy", title="Accuracy", meaning="share of test rows that are right"),
-        Figure(
-            name="macro_f1",
-            title="Macro-F1",
-            meaning="mean F1 over classes, rare ones counting as much as frequent ones",
-        ),
-        Figure(
-            name="log_loss",
-            title="Log loss",
-            meaning="nats per row; punishes being sure and wrong, lower is better",
-            is_share=False,
-            lower_is_better=True,
-        ),
+        _ACCURACY,
+        _MACRO_F1,
+        _LOG_LOSS,
         Figure(
             name="expected_calibration_error",
             title="Calibration error",
             meaning="mean gap between how sure it is and how often it is right",
             lower_is_better=True,
         ),
+    ),
+    slice_figures=(
+        _ACCURACY,
+        _MACRO_F1,
+        Figure(name="recall", title="Recall", meaning="mean recall of the classes that are there"),
+        _LOG_LOSS,
     ),
     sections=(
         comparison,

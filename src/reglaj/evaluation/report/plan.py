@@ -15,13 +15,18 @@ from reglaj.evaluation.report.markup import Markup
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One metric of `report["test"]`. is_share: shown in percent. lower_is_better: a smaller value is good."""
+    """One metric of `report["test"]`, or of a group of its rows.
+
+    is_share: shown in percent. lower_is_better: a smaller value is good. has_best: whether more (or less) is better
+    at all, which it is not of a ratio of lengths.
+    """
 
     name: str
     title: str
     meaning: str
     is_share: bool = True
     lower_is_better: bool = False
+    has_best: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +72,16 @@ class ReportPlan:
     """How the result of a task is told.
 
     headline: the result in one or two plain sentences. verdict: (good | open | bad, a few words).
-    figures: the first one is what baselines are compared on. limits: sentences about what the figures cannot say,
-    beside the general ones. pipeline_tag and use: for the model card. commands: what to type next, after `reglaj`;
-    `{run}` and `{example}` are filled in. too_long: what became of test texts that are longer than the context.
+    figures: the first one is what baselines are compared on. slice_figures: those of a group of rows, the first leads.
+    limits: sentences about what the figures cannot say, beside the general ones. pipeline_tag and use: for the model
+    card. commands: what to type next, after `reglaj`; `{run}` and `{example}` are filled in. too_long: what became of
+    test texts that are longer than the context.
     """
 
     headline: Callable[[Document], str]
     verdict: Callable[[Document], tuple[str, str]]
     figures: tuple[Figure, ...]
+    slice_figures: tuple[Figure, ...] = ()
     sections: tuple[SectionMaker, ...]
     limits: Callable[[Document], list[str]]
     pipeline_tag: str
