@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from reglaj.core.errors import UserError, listing, nearest, user_error
 from reglaj.data.config import DataConfig
+from reglaj.data.evidence import Evidence
 from reglaj.data.folding import group_numbers
+from reglaj.data.leakage import Leak
 from reglaj.data.ledger import BUCKETS, CODE, REASONS, UNDECIDED, Columns
-from reglaj.data.splits.base import PARTS, Split, SplitRows, check_parts
+from reglaj.data.sharing import Bonds, clean, deal, mend, undecided
+from reglaj.data.splits.base import PARTS, Split, check_parts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +26,9 @@ if TYPE_CHECKING:
 class Accounts:
     """The final ledger.
 
-    bucket: (N,) codes into `BUCKETS`. twin: (N,) the record that a duplicate or contradictory one is compared
+    bucket: (N,) codes into `BUCKETS`. twin: (N,) the record that a duplicate, contradictory or leaking one is compared
     with, else -1. label_texts: distinct folded texts of each label, by its index, before rare labels were dropped.
+    leaks: what the leakage gate found. contaminated: record to the evaluation text that it nearly repeats.
     """
 
     bucket: NDArray[np.int8]
@@ -32,7 +36,11 @@ class Accounts:
     label_texts: NDArray[np.int64]
     num_contradictory_texts: int = 0
     num_folded_texts: int = 0
+    num_units: int = 0
     notes: list[str] = field(default_factory=list)
+    leaks: list[Leak] = field(default_factory=list)
+    contaminated: dict[int, str] = field(default_factory=dict)
+    sources: list[str] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
         """Records of each bucket, in the order of `BUCKETS`."""
@@ -41,12 +49,19 @@ class Accounts:
         found = np.bincount(self.bucket, minlength=len(BUCKETS)).tolist()
         return dict(zip(BUCKETS, found, strict=True))
 
+    def place(self, columns: Columns, record: int) -> str:
+        """Line and source of a record."""
+        return f"line {columns.line[record]} of {self.sources[columns.source[record]]}"
 
-def account(columns: Columns, config: DataConfig, split: Split, *, has_labels: bool) -> Accounts:
-    """Decide every record. Raises `UserError` when too little is left to train and test on.
 
-    The order matters and is: filtered, contradictory and duplicate, rare label, split. A label that is left out
-    contradicts nothing; a duplicate does not make its label less rare.
+def account(
+    columns: Columns, config: DataConfig, split: Split, evidence: Evidence, *, sources: list[str], has_labels: bool
+) -> Accounts:
+    """Decide every record. Raises `UserError` when too little is left, `GateRefused` where leakage is not allowed.
+
+    The order matters and is: filtered, contradictory and duplicate, contaminated, rare label, split, leakage, cleaning.
+    A label that is left out contradicts nothing; a duplicate does not make its label less rare; what is cleaned away
+    was not in the test.
     """
     import numpy as np
 
@@ -54,19 +69,88 @@ def account(columns: Columns, config: DataConfig, split: Split, *, has_labels: b
         bucket=columns.bucket.copy(),
         twin=np.full(len(columns), -1, dtype=np.int64),
         label_texts=np.zeros(len(columns.label_names), dtype=np.int64),
+        sources=sources,
     )
     _filter(columns, accounts, config.exclude_labels)
     _compare(columns, accounts, keep_contradictions=config.contradictory_labels == "keep")
     needs_labels = has_labels and split.needs_labels
     if not (accounts.bucket == UNDECIDED).any():
         raise _nothing_left(columns, accounts, config, has_labels=has_labels)
+    _decontaminate(columns, accounts, config, evidence)
+    bonds = Bonds(columns, accounts, config, evidence)
     if needs_labels:
         _refuse_one_class(columns, accounts)
         _drop_rare(columns, accounts, config.min_label_rows)
-    _share_out(columns, accounts, config, split, needs_labels=needs_labels)
+    leaks = deal(columns, accounts, config, split, bonds, evidence)
+    mend(columns, accounts, config, leaks, evidence)
+    if has_labels:
+        _settle_labels(columns, accounts, split)
+    clean(columns, accounts, evidence)
+    _check(columns, accounts, config, has_labels=has_labels)
     counts = accounts.counts()
     assert sum(counts.values()) == len(columns), "every record is in exactly one bucket"
     return accounts
+
+
+def _decontaminate(columns: Columns, accounts: Accounts, config: DataConfig, evidence: Evidence) -> None:
+    """Records that nearly repeat a text of an evaluation set of the user's."""
+    import numpy as np
+
+    rows, names = evidence.seen(undecided(accounts), "evaluation_set")
+    if not len(rows):
+        return
+    leak = Leak(kind="evaluation_set", rows=rows, twins=np.full(len(rows), -1, dtype=np.int64), details=names)
+    mend(columns, accounts, config, [leak], evidence)
+    if config.leakage != "report":
+        accounts.contaminated = dict(zip(rows.tolist(), names, strict=True))
+    if not (accounts.bucket == UNDECIDED).any():
+        raise user_error(
+            "every usable record nearly repeats a text of data.decontaminate",
+            allowed="evaluation sets that are not the data themselves",
+            why="nothing is left to learn from",
+            remedy="check the files under data.decontaminate",
+            where="data.decontaminate",
+        )
+
+
+def _settle_labels(columns: Columns, accounts: Accounts, split: Split) -> None:
+    """Labels that only a later part has cannot be learnt: by a given split that is an error, else they are rare."""
+    import numpy as np
+
+    if split.needs_labels:
+        return
+    if split.needs == "column":
+        from reglaj.data.splits.checks import check_given_labels
+
+        kept = accounts.bucket < len(PARTS)
+        check_given_labels(columns.label[kept], accounts.bucket[kept], columns.label_names)
+        return
+    learnt = np.unique(columns.label[accounts.bucket == CODE["train"]])
+    lost = (accounts.bucket < len(PARTS)) & ~np.isin(columns.label, learnt)
+    if lost.any():
+        names = [columns.label_names[code] for code in np.unique(columns.label[lost]).tolist()]
+        accounts.bucket[lost] = CODE["rare_label"]
+        accounts.notes.append(
+            f"{int(lost.sum()):,} records of validation and test have labels that train lacks, and are left out as "
+            f"rare_label: {listing(names, 8)}"
+        )
+
+
+def _check(columns: Columns, accounts: Accounts, config: DataConfig, *, has_labels: bool) -> None:
+    """Raise `UserError` where a part is empty, or fewer than two labels are left to learn."""
+    import numpy as np
+
+    counts = accounts.counts()
+    is_dropped = bool((accounts.bucket >= len(PARTS)).any())
+    check_parts({part: counts[part] for part in PARTS}, config.split, _dropped(accounts) if is_dropped else "")
+    if has_labels and len(np.unique(columns.label[accounts.bucket == CODE["train"]])) < 2:
+        raise user_error(
+            "fewer than 2 labels can be in all three parts",
+            allowed="at least 2 labels with texts of their own",
+            why="the labels share their texts, and equal texts stay in one part; " + _dropped(accounts),
+            remedy="look at rows with equal text and different labels, or add data",
+            where="data",
+        )
 
 
 def _filter(columns: Columns, accounts: Accounts, excluded: tuple[str, ...]) -> None:
@@ -141,31 +225,6 @@ def _largest(sizes: NDArray[np.int64]) -> list[int]:
 
     chosen: list[int] = np.argsort(-sizes, kind="stable")[:3].tolist()
     return chosen
-
-
-def _share_out(columns: Columns, accounts: Accounts, config: DataConfig, split: Split, *, needs_labels: bool) -> None:
-    import numpy as np
-
-    places = np.flatnonzero(accounts.bucket == UNDECIDED)
-    hashes = columns.folded[places]
-    groups = group_numbers(hashes)
-    accounts.num_folded_texts = int(groups.max() + 1)
-    labels = columns.label[places] if needs_labels else np.zeros(len(places), dtype=np.int64)
-    names = columns.label_names if needs_labels else [""]
-    rows = SplitRows(hashes=hashes, groups=groups, labels=labels, label_names=names)
-    parts = split.assign(rows, config.split)
-    accounts.bucket[places] = np.where(parts < 0, CODE["rare_label"], parts)
-    is_dropped = bool((accounts.bucket >= len(PARTS)).any())
-    sizes = {part: int((parts == code).sum()) for code, part in enumerate(PARTS)}
-    check_parts(sizes, config.split, _dropped(accounts) if is_dropped else "")
-    if needs_labels and len(np.unique(labels[parts >= 0])) < 2:
-        raise user_error(
-            "fewer than 2 labels can be in all three parts",
-            allowed="at least 2 labels with texts of their own",
-            why="the labels share their texts, and equal texts stay in one part",
-            remedy="look at rows with equal text and different labels, or add data",
-            where="data",
-        )
 
 
 def _refuse_one_class(columns: Columns, accounts: Accounts) -> None:

@@ -31,7 +31,7 @@ class SplitConfig(Config):
     train: float | None = Field(None, gt=0, lt=1)
     """Share of the rows; null is the rest."""
     validation: float = Field(0.1, gt=0)
-    """Rows on which every choice is made: stopping, comparing, searching. A share below 1, or a whole number of rows."""
+    """Rows on which every choice is made: stopping, comparing. A share below 1, or a whole number of rows."""
     test: float = Field(0.1, gt=0)
     """Rows that are read by the final evaluation only. A share below 1, or a whole number of rows."""
     seed: int = Field(0, ge=0)
@@ -43,6 +43,11 @@ class SplitConfig(Config):
     """Column of dates: validation and test are the latest. With `given` the parts are checked against it."""
     column: str | None = None
     """Column that says the part, for `given`: train; validation, valid, val or dev; test."""
+
+    def train_rows(self, rows: int) -> int:
+        """About how many of so many rows are learnt from; at least 1."""
+        others = sum(size * rows if size < 1 else size for size in (self.validation, self.test))
+        return max(1, round(rows - others))
 
     @model_validator(mode="after")
     def _sizes_make_a_whole(self) -> Self:
@@ -87,9 +92,9 @@ class DataConfig(Config):
     near_duplicates: NearDuplicatesConfig | None = NearDuplicatesConfig()
     """Texts that are nearly the same never lie in two parts; null compares texts after folding only."""
     leakage: Literal["repair", "stop", "report"] | None = None
-    """What becomes of leakage between parts: `repair` keeps together what belongs together, or drops it from the earlier
-    part where the split is not ours to make; `stop` refuses (exit code 3); `report` only counts. By default `stop` for
-    `given`, else `repair`."""
+    """What becomes of leakage between parts: `repair` keeps together what belongs together, or drops it from the
+    earlier part where the split is not ours to make; `stop` refuses (exit code 3); `report` only counts. By default
+    `stop` for `given`, else `repair`."""
     decontaminate: tuple[str, ...] = ()
     """Files with your evaluation sets: records that nearly repeat one of their texts are dropped as `contaminated`."""
     clean: CleanConfig = CleanConfig()

@@ -32,10 +32,19 @@ BUCKETS = (
     "exact_duplicate",
     "contradictory_label",
     "rare_label",
+    "near_duplicate_across_parts",
+    "group_across_parts",
+    "time_across_parts",
+    "contaminated",
+    "no_time",
     "no_supervised_token",
     "too_long",
     "broken_turns",
     "filtered",
+    "label_error",
+    "outlier",
+    "boilerplate",
+    "other_language",
 )
 CODE = {name: code for code, name in enumerate(BUCKETS)}
 REASONS = BUCKETS[3:]

@@ -1,49 +1,79 @@
 """Files in, three parts out, every record accounted for.
 
 Two passes: the first streams every source once, enters each record in the ledger and stages its cells on disk; the
-second writes them into the files they belong to. Memory holds one batch and some 60 bytes a record.
+second writes them into the files they belong to. Memory holds one batch and some 60 bytes a record; looking for
+near-duplicates takes more (see `reglaj.curation.near_duplicates`).
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import Console
-from reglaj.core.errors import Problem, UserError
+from reglaj.core.errors import UserError
 from reglaj.core.files import canonical_hash, new_folder, write_json
+from reglaj.data.asked import check_split, kind_asked_for
+from reglaj.data.belonging import SameWhenFolded
 from reglaj.data.config import DataConfig
+from reglaj.data.evidence import SPLIT_BUILTINS, Evidence
 from reglaj.data.examples import Examples, PreparedData, load_prepared
-from reglaj.data.layouts import Chosen, choose_layout
-from reglaj.data.reading import Source, no_records, open_reader
+from reglaj.data.extras import missing_columns
+from reglaj.data.others import EarlierRun, others_of
+from reglaj.data.reading import Source, no_records
 from reglaj.data.roles import ColumnRoles
 from reglaj.data.shaping import Shaper, shape_batch
+from reglaj.data.sources import Opened, digests_of, locate, open_sources, place_of, preview
 from reglaj.data.splits import SPLITS
 
 if TYPE_CHECKING:
+    from reglaj.data.cleaning import Cleaner
     from reglaj.data.ledger import Ledger
-    from reglaj.data.reading.base import Reader
-    from reglaj.data.splits.base import Split
-    from reglaj.data.writing import Staging
+    from reglaj.data.reading.batch import Batch
+    from reglaj.data.relations import TextMatcher
+    from reglaj.data.staging import Staging
 
-__all__ = ["Examples", "PreparedData", "prepare"]
+__all__ = ["EarlierRun", "Examples", "Looks", "PreparedData", "prepare"]
 
 # Raised whenever the same source and recipe would give other files than before.
-_LAYOUT = 1
-_STARTER = "starter:"
+_LAYOUT = 2
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A source with its reader, and the layout that its columns are in."""
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """Who looks at the texts, handed in from the floors above, and what they are compared with.
 
-    source: Source
-    digest: str
-    reader: Reader
-    chosen: Chosen
+    keep: columns of the sources, beside those of the task, that the parts keep: to where each is named in the recipe.
+    """
+
+    matcher: TextMatcher = field(default_factory=SameWhenFolded)
+    cleaner: Cleaner | None = None
+    earlier: tuple[EarlierRun, ...] = ()
+    keep: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Everything that is known before the first record is read. why: what was chosen for `auto`."""
+
+    config: DataConfig
+    roles: ColumnRoles
+    opened: list[Opened]
+    shaper: Shaper | None
+    looks: Looks
+    compared: tuple[Sequence[Source], Sequence[str]]
+    why: str
+
+    @property
+    def extras(self) -> list[str]:
+        """Columns beside those of the task that are read: for the split, and to be kept."""
+        split = self.config.split
+        named = [split.group, split.time, split.column if split.kind == "given" else None, *self.looks.keep]
+        found = dict.fromkeys(name for name in named if name)
+        return [name for name in found if any(one.may_have(name) for one in self.opened)]
 
 
 def prepare(  # noqa: PLR0913  (what the floors above know and this one may not ask for is handed in)
@@ -57,26 +87,37 @@ def prepare(  # noqa: PLR0913  (what the floors above know and this one may not 
     resolve_starter: Callable[[str], Path],
     console: Console,
     shaper: Shaper | None = None,
+    looks: Looks | None = None,
 ) -> PreparedData:
     """The data folder for a recipe's `data` section; made once, and found again by its key.
 
     folder: what relative paths start from. store: where data folders live. resolve_starter: the local file
     of a `starter:NAME`. shaper: what makes stored columns of a record in one of the layouts of `roles`.
-    Raises `UserError` with every problem of every source; then nothing is written.
+    Raises `UserError` with every problem of every source, and `GateRefused` where there is leakage that the recipe
+    does not allow; then nothing is written.
     """
     assert shaper or not roles.layouts, "layouts hold other columns than those that are stored"
-    if config.split.kind == "auto":
-        config = config.model_copy(update={"split": config.split.model_copy(update={"kind": default_split})})
-    split = SPLITS.get(config.split.kind, where="data.split.kind")()
-    sources = _locate(config, folder, resolve_starter)
-    digests = _digest(sources, console)
-    key = _key(config, roles, task, digests, shaper)
+    looks = looks or Looks()
+    check_split(config)
+    sources = locate(config, folder, resolve_starter)
+    compared = [
+        Source(path=place_of(path, folder, resolve_starter), name=path, kind=None, columns={})
+        for path in config.decontaminate
+    ]
+    digests = digests_of([*sources, *compared], console)
+    others = digests[len(sources) :]
+    opened = open_sources(sources, digests, roles)
+    config, why = _decided(config, opened, default_split, console)
+    _refuse_missing(config, opened, looks)
+    plan = _Plan(
+        config=config, roles=roles, opened=opened, shaper=shaper, looks=looks, compared=(compared, others), why=why
+    )
+    key = _key(plan, task)
     stored = load_prepared(store / key)
     if stored:
         return stored
-    opened = _open(sources, digests, roles)
     with _leaving_nothing(store), new_folder(store / key) as target:
-        _fill(target, opened, config, roles, split, shaper, console)
+        _fill(target, plan, console)
     prepared = load_prepared(store / key)
     assert prepared, "a finished data folder has a report"
     for note in prepared.report["notes"]:
@@ -84,137 +125,118 @@ def prepare(  # noqa: PLR0913  (what the floors above know and this one may not 
     return prepared
 
 
-def _locate(config: DataConfig, folder: Path, resolve_starter: Callable[[str], Path]) -> list[Source]:
-    def place(path: str) -> Path:
-        return resolve_starter(path) if path.startswith(_STARTER) else folder / Path(path).expanduser()
+def _decided(config: DataConfig, opened: Sequence[Opened], default: str, console: Console) -> tuple[DataConfig, str]:
+    """The section with `auto` and what was left out filled in, and the sentence that says why."""
+    split, why = config.split, ""
+    if split.kind == "auto" and (asked := kind_asked_for(config)):
+        kind, why = asked
+        split = split.model_copy(update={"kind": kind})
+    elif split.kind == "auto" and not (beside := preview(opened, console)):
+        split = split.model_copy(update={"kind": default})
+        why = f"{default} split: the sources have no column beside those of the task"
+    elif split.kind == "auto":
+        from reglaj.data.splits.automatic import choose
 
-    return [
-        Source(path=place(source.path), name=source.path, kind=source.kind, columns=dict(source.columns))
-        for source in config.sources
-    ]
+        choice = choose(beside, default=default)
+        why = choice.sentence
+        split = split.model_copy(update={"kind": choice.kind, "group": choice.group, "time": choice.time})
+    SPLITS.get(split.kind, where="data.split.kind")
+    leakage = config.leakage or ("stop" if split.kind == "given" else "repair")
+    return config.model_copy(update={"split": split, "leakage": leakage}), why
 
 
-def _digest(sources: list[Source], console: Console) -> list[str]:
-    """SHA-256 of each source. Raises `UserError` for all that cannot be read at once."""
-    import hashlib
-
-    from reglaj.data.reading.files import open_file, unreadable
-
-    problems: list[Problem] = []
-    digests = []
-    for source in sources:
-        try:
-            size_kb = open_file(source.path, source.name).size >> 10
-            digest = hashlib.sha256()
-            with source.path.open("rb") as file, console.progress(f"checking {source.name}", size_kb, "kB") as advance:
-                while piece := file.read(1 << 20):
-                    digest.update(piece)
-                    advance(len(piece) >> 10)
-            digests.append(digest.hexdigest())
-        except UserError as error:
-            problems += error.problems
-        except OSError as error:
-            problems += unreadable(source.name, error).problems
+def _refuse_missing(config: DataConfig, opened: Sequence[Opened], looks: Looks) -> None:
+    columns = list(dict.fromkeys(name for one in opened for name in one.reader.columns))
+    named = {name: f"data.split.{key}" for key in ("group", "time", "column") if (name := getattr(config.split, key))}
+    wanted = {name: where for name, where in named.items() if name in columns or name not in SPLIT_BUILTINS}
+    problems = missing_columns(
+        {**looks.keep, **wanted}, columns, "the data" if len(opened) > 1 else opened[0].source.name
+    )
     if problems:
         raise UserError(*problems)
-    return digests
 
 
-def _key(config: DataConfig, roles: ColumnRoles, task: str, digests: list[str], shaper: Shaper | None) -> str:
+def _key(plan: _Plan, task: str) -> str:
     """What decides the files: contents and settings, and neither names nor places of the sources."""
-    section = config.model_dump(mode="json")
-    for source, values in zip(config.sources, section["sources"], strict=True):
+    section = plan.config.model_dump(mode="json")
+    roles, shaper, looks = plan.roles, plan.shaper, plan.looks
+    for source, values in zip(plan.config.sources, section["sources"], strict=True):
         del values["path"]
         values["columns"] = {role: source.columns.get(role, role) for role in roles.source_names}
     if shaper is None:
         del section["too_long"]
+    del section["clean"], section["near_duplicates"]  # who looks says by itself what it looks for
+    section["decontaminate"] = list(plan.compared[1])
     facts: dict[str, Any] = {
         "layout": _LAYOUT,
         "data": section,
         "task": task,
         "inputs": roles.inputs,
         "target": roles.target,
+        "keep": sorted(looks.keep),
+        "matcher": dict(looks.matcher.identity()),
+        "cleaner": dict(looks.cleaner.identity()) if looks.cleaner else None,
+        "earlier": [run.digest for run in looks.earlier],
     }
     if shaper:
         facts["shaper"] = dict(shaper.identity())
-    return canonical_hash(facts | {"sources": digests})[:32]
+    return canonical_hash(facts | {"sources": [one.digest for one in plan.opened]})[:32]
 
 
-def _open(sources: list[Source], digests: list[str], roles: ColumnRoles) -> list[_Opened]:
-    opened: list[_Opened] = []
-    problems: list[Problem] = []
-    for place, (source, digest) in enumerate(zip(sources, digests, strict=True)):
-        try:
-            reader = open_reader(source.path, source.name, source.kind)
-        except UserError as error:
-            problems += error.problems
-            continue
-        if not reader.columns:
-            problems += no_records(source.name).problems
-            continue
-        where = f"data.sources.{place}.columns"
-        chosen = choose_layout(
-            reader, source.name, source.columns, roles, where=where, may_have_more=reader.may_have_more
-        )
-        if isinstance(chosen, Chosen):
-            opened.append(_Opened(source, digest, reader, chosen))
-        else:
-            problems += chosen
-    if problems:
-        raise UserError(*problems)
-    return opened
-
-
-def _fill(
-    target: Path,
-    opened: list[_Opened],
-    config: DataConfig,
-    roles: ColumnRoles,
-    split: Split,
-    shaper: Shaper | None,
-    console: Console,
-) -> None:
+def _fill(target: Path, plan: _Plan, console: Console) -> None:
     """Both passes, into the folder `target`."""
     from reglaj.data.accounting import account
     from reglaj.data.ledger import Ledger
+    from reglaj.data.staging import Staging
     from reglaj.data.summary import summarise
-    from reglaj.data.writing import FolderWriter, RecordIds, Staging
+    from reglaj.data.writing import FolderWriter, RecordIds
 
-    ledger, staging = Ledger(roles), Staging(target, roles)
+    roles, looks = plan.roles, plan.looks
+    ledger, staging = Ledger(roles), Staging(target, roles, plan.extras)
     first = []
     try:
-        for place, one in enumerate(opened):
+        for place, one in enumerate(plan.opened):
             first.append(ledger.num_records)
-            _read(place, one, ledger, staging, shaper, console)
+            _read(place, one, ledger, staging, plan, console)
     finally:
         staging.close()
-    columns = ledger.columns()
-    accounts = account(columns, config, split, has_labels=roles.target is not None)
-    ids = RecordIds([one.digest for one in opened], first)
-    FolderWriter(target, roles, [one.source.name for one in opened], ids).write(staging, columns, accounts, console)
+    columns, names = ledger.columns(), [one.source.name for one in plan.opened]
+    evidence = Evidence(
+        config=plan.config,
+        staging=staging,
+        matcher=looks.matcher,
+        cleaner=looks.cleaner,
+        others=others_of(*plan.compared, looks.earlier, plan.config, roles, plan.shaper, console),
+        source_parts=[source.part for source in plan.config.sources],
+        console=console,
+    )
+    split = SPLITS.get(plan.config.split.kind)()
+    accounts = account(columns, plan.config, split, evidence, sources=names, has_labels=roles.target is not None)
+    ids = RecordIds([one.digest for one in plan.opened], first)
+    FolderWriter(target, roles, names, ids, staging.extras).write(staging, columns, accounts, console)
+    report = summarise(columns, accounts, [_describe(one, roles) for one in plan.opened], roles, evidence, plan.why)
     staging.path.unlink()
-    report = summarise(columns, accounts, [_describe(one, roles) for one in opened], roles, config)
-    if shaper:
-        report["rendering"], sentences = shaper.remarks()
+    if plan.shaper:
+        report["rendering"], sentences = plan.shaper.remarks()
         report["notes"] += sentences
     write_json(target / "report.json", report)
 
 
-def _read(place: int, one: _Opened, ledger: Ledger, staging: Staging, shaper: Shaper | None, console: Console) -> None:
+def _read(place: int, one: Opened, ledger: Ledger, staging: Staging, plan: _Plan, console: Console) -> None:
     """First pass over one source."""
     from reglaj.data.reading.batch import BATCH_ROWS
     from reglaj.data.reading.files import guarded
 
-    before, shown = ledger.num_records, 0
-    columns, chosen = list(one.chosen.columns.values()), one.chosen
-    batches = one.reader.read(columns, BATCH_ROWS, nested=chosen.nested, optional=chosen.optional)
+    before, shown, shaper = ledger.num_records, 0, plan.shaper
+    batches = one.read(staging.extras, BATCH_ROWS)
     with console.progress(f"reading {one.source.name}", one.reader.file.size >> 10, "kB") as advance:
-        for batch in guarded(one.source.name, batches):
+        for batch, extras in guarded(one.source.name, batches):
+            _repair(batch, one, plan)
             if len(batch) and shaper:
-                shaped = shape_batch(batch, chosen, shaper, ledger.num_stored)
-                staging.add(shaped.batch, ledger.add(place, shaped.batch, shaped.records))
+                shaped = shape_batch(batch, one.chosen, shaper, ledger.num_stored)
+                staging.add(shaped.batch, ledger.add(place, shaped.batch, shaped.records), extras)
             elif len(batch):
-                staging.add(batch, ledger.add(place, batch))
+                staging.add(batch, ledger.add(place, batch), extras)
             position = one.reader.file.position >> 10
             advance(max(0, position - shown))
             shown = max(shown, position)
@@ -223,7 +245,17 @@ def _read(place: int, one: _Opened, ledger: Ledger, staging: Staging, shaper: Sh
         raise no_records(one.source.name)
 
 
-def _describe(one: _Opened, roles: ColumnRoles) -> dict[str, Any]:
+def _repair(batch: Batch, one: Opened, plan: _Plan) -> None:
+    """Mend the texts of a batch where the recipe asks for it; targets stay as they are."""
+    cleaner = plan.looks.cleaner
+    if cleaner is None or not cleaner.repairs:
+        return
+    for number, role in enumerate(one.chosen.columns):
+        if role != plan.roles.target:
+            batch.cells[number] = [cell and cleaner.repair(cell) for cell in batch.cells[number]]
+
+
+def _describe(one: Opened, roles: ColumnRoles) -> dict[str, Any]:
     reader, dialect = one.reader, one.reader.dialect
     facts: dict[str, Any] = {"layout": one.chosen.layout.name} if roles.layouts else {}
     return facts | {
@@ -240,7 +272,7 @@ def _describe(one: _Opened, roles: ColumnRoles) -> dict[str, Any]:
     }
 
 
-def _json_in_texts(one: _Opened) -> list[str]:
+def _json_in_texts(one: Opened) -> list[str]:
     """What is said where the turns of a conversation came as a text with JSON inside."""
     chosen, counts = one.chosen, one.reader.json_texts
     required = [chosen.columns[role] for role in chosen.layout.required if role in chosen.layout.nested]

@@ -6,7 +6,9 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from reglaj.data.accounting import Accounts
+from reglaj.data.clusters import describe_clusters
 from reglaj.data.config import DataConfig
+from reglaj.data.evidence import Evidence
 from reglaj.data.folding import fold
 from reglaj.data.ledger import BUCKETS, CODE, REASONS, Columns
 from reglaj.data.roles import ColumnRoles
@@ -19,10 +21,18 @@ _MAX_LOOK_ALIKES = 20
 
 
 def summarise(
-    columns: Columns, accounts: Accounts, sources: list[dict[str, Any]], roles: ColumnRoles, config: DataConfig
+    columns: Columns,
+    accounts: Accounts,
+    sources: list[dict[str, Any]],
+    roles: ColumnRoles,
+    evidence: Evidence,
+    why: str,
 ) -> dict[str, Any]:
-    """Where the records went, per part and label and source, and what a user should know."""
-    counts = accounts.counts()
+    """Where the records went, per part and label and source, and what a user should know.
+
+    why: the sentence about the split that was chosen.
+    """
+    counts, config = accounts.counts(), evidence.config
     dropped = {name: counts[name] for name in REASONS if counts[name]}
     report = {
         "read": len(columns),
@@ -31,7 +41,10 @@ def summarise(
         "labels": _labels(columns, accounts) if roles.target else {},
         "lengths": _lengths(columns, accounts, roles),
         "sources": [source | _source_counts(columns, accounts, place) for place, source in enumerate(sources)],
-        "split": config.split.model_dump(mode="json") | {"distinct_folded_texts": accounts.num_folded_texts},
+        "split": config.split.model_dump(mode="json")
+        | {"distinct_folded_texts": accounts.num_folded_texts, "units": accounts.num_units, "why": why},
+        "leakage": {"policy": config.leakage, "found": [leak.facts() for leak in accounts.leaks]},
+        "near_duplicates": describe_clusters(accounts, evidence),
         "contradictory_texts": accounts.num_contradictory_texts,
         "notes": _notes(columns, accounts, sources, config),
         "test_hash": _test_hash(columns, accounts),

@@ -11,48 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import Console
 from reglaj.data.accounting import Accounts
-from reglaj.data.ledger import BUCKETS, CODE, Columns, Entries
-from reglaj.data.reading.batch import Batch, excerpt
+from reglaj.data.examples import EXTRA
+from reglaj.data.ledger import BUCKETS, CODE, Columns
+from reglaj.data.reading.batch import excerpt
 from reglaj.data.roles import ColumnRoles
 from reglaj.data.splits.base import PARTS
+from reglaj.data.staging import EXCERPT, REASON, Staging
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_REASON, _EXCERPT = "__reason", "__excerpt"
-STAGING = "staging.parquet"
-
-
-class Staging:
-    """The cells of all records, on disk between the two passes."""
-
-    def __init__(self, folder: Path, roles: ColumnRoles) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self.path = folder / STAGING
-        self._schema = pa.schema([(name, pa.string()) for name in (*roles.names, _REASON, _EXCERPT)])
-        self._writer = pq.ParquetWriter(self.path, self._schema, compression="lz4")
-
-    def add(self, batch: Batch, entries: Entries) -> None:
-        """Keep a batch and what the ledger already says of it."""
-        import pyarrow as pa
-
-        columns = [*batch.cells, entries.reasons, entries.excerpts]
-        arrays = [pa.array(column, pa.string()) for column in columns]
-        self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
-
-    def close(self) -> None:
-        """Nothing more comes."""
-        self._writer.close()
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """What was added, in order."""
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(self.path) as file:
-            for group in range(file.num_row_groups):
-                yield from file.read_row_group(group).combine_chunks().to_batches()
 
 
 class RecordIds:
@@ -74,14 +41,34 @@ class RecordIds:
         return hasher.hexdigest()
 
 
-class FolderWriter:
-    """Writes records.parquet, examples.parquet, rejects.jsonl and the three parts."""
+_ACROSS = {
+    "near_duplicate_across_parts": "nearly the same as {place}, which is in {part}, or linked to it by others",
+    "group_across_parts": "of the same group as {place}, which is in {part}",
+    "time_across_parts": "later than {place}, which is in {part}",
+}
+_OTHERWISE = {
+    "no_time": "the cell of data.split.time is not a time",
+    "label_error": "the label is likely wrong (data.clean.label_errors)",
+    "outlier": "far from every other text (data.clean.outliers)",
+    "boilerplate": "boilerplate or markup (data.clean.boilerplate)",
+    "other_language": "in a language that data.clean.languages does not keep",
+}
 
-    def __init__(self, folder: Path, roles: ColumnRoles, sources: list[str], ids: RecordIds) -> None:
+
+class FolderWriter:
+    """Writes records.parquet, examples.parquet, rejects.jsonl and the three parts.
+
+    extras: the columns beside those of the task that the parts keep.
+    """
+
+    def __init__(
+        self, folder: Path, roles: ColumnRoles, sources: list[str], ids: RecordIds, extras: Sequence[str] = ()
+    ) -> None:
         self._folder = folder
         self._roles = roles
         self._sources = sources
         self._ids = ids
+        self._kept = [*roles.names, *(f"{EXTRA}{name}" for name in extras)]
 
     def write(self, staging: Staging, columns: Columns, accounts: Accounts, console: Console) -> None:
         """Second pass over the staged records; one batch is in memory at a time."""
@@ -93,7 +80,7 @@ class FolderWriter:
         place = [("id", text), ("source", named), ("line", pa.int64())]
         records = pa.schema([*place, ("bucket", named), ("reason", text)])
         examples = pa.schema([("id", text), ("record", text), ("part", named)])
-        part = pa.schema([*place, *((name, text) for name in self._roles.names)])
+        part = pa.schema([*place, *((name, text) for name in self._kept)])
         explain = _Explainer(self._sources, columns, accounts)
         with ExitStack() as stack:
 
@@ -123,7 +110,7 @@ class FolderWriter:
         end = start + batch.num_rows
         sources = columns.source[start:end]
         ids = [self._ids.of(source, start + i) for i, source in enumerate(sources.tolist())]
-        table = pa.table({name: batch.column(name) for name in self._roles.names})
+        table = pa.table({name: batch.column(name) for name in self._kept})
         table = table.append_column("id", pa.array(ids, pa.string()))
         named = pa.DictionaryArray.from_arrays(pa.array(sources), pa.array(self._sources))
         table = table.append_column("source", named)
@@ -165,7 +152,7 @@ class _Explainer:
 
     def reasons(self, table: pa.Table, batch: pa.RecordBatch, start: int) -> list[str | None]:
         """One per record of the batch, None for those that were kept."""
-        staged = batch.column(_REASON).to_pylist()
+        staged = batch.column(REASON).to_pylist()
         codes = self._accounts.bucket[start : start + batch.num_rows].tolist()
         return [
             None if code < len(PARTS) else reason or self._sentence(BUCKETS[code], start + place)
@@ -181,8 +168,23 @@ class _Explainer:
             return f"same text as {self._place(twin)}, which has the label {self._label(twin)!r} and not {label!r}"
         if bucket == "filtered":
             return f"the label {label!r} is in data.exclude_labels"
+        if bucket == "contaminated":
+            return f"nearly the same as {self._accounts.contaminated[record]}"
+        if bucket in _ACROSS:
+            return self._across(bucket, record)
+        if bucket in _OTHERWISE:
+            return _OTHERWISE[bucket]
         texts = int(self._accounts.label_texts[self._columns.label[record]])
+        if not texts:
+            return f"the label {label!r} is not in train, and cannot be learnt"
         return f"the label {label!r} has {texts:,} distinct texts of its own, too few to be in all three parts"
+
+    def _across(self, bucket: str, record: int) -> str:
+        twin = int(self._accounts.twin[record])
+        if twin < 0:
+            return "the run that this one starts from has learnt from nearly the same text"
+        part = BUCKETS[self._accounts.bucket[twin]]
+        return _ACROSS[bucket].format(place=self._place(twin), part=part)
 
     def _label(self, record: int) -> str:
         code = int(self._columns.label[record])
@@ -199,11 +201,11 @@ def _reject_lines(
     import pyarrow as pa
 
     rows = table.append_column("reason", pa.array(reasons, pa.string()))
-    rows = rows.append_column(_EXCERPT, batch.column(_EXCERPT)).filter(rows["reason"].is_valid())
+    rows = rows.append_column(EXCERPT, batch.column(EXCERPT)).filter(rows["reason"].is_valid())
     first = rows[roles.inputs[0]].to_pylist()
     names = ("id", "source", "line", "bucket", "reason")
     for values, shown, cell in zip(
-        zip(*(rows[name].to_pylist() for name in names), strict=True), rows[_EXCERPT].to_pylist(), first, strict=True
+        zip(*(rows[name].to_pylist() for name in names), strict=True), rows[EXCERPT].to_pylist(), first, strict=True
     ):
         text = shown if shown is not None else excerpt(cell or "")
         yield json.dumps(dict(zip(names, values, strict=True)) | {"text": text}, ensure_ascii=False) + "\n"

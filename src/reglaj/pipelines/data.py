@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import environment_fault
+from reglaj.data.belonging import SameWhenFolded
 from reglaj.data.examples import PreparedData
-from reglaj.data.prepare import prepare
+from reglaj.data.prepare import Looks, prepare
 from reglaj.models.inspect import ModelFacts, inspect_model
 from reglaj.models.starters import fetch
 from reglaj.pipelines.recipe import Recipe, load_recipe
@@ -56,7 +57,15 @@ def read_data(recipe: Recipe, runs: Path, console: Console, facts: ModelFacts | 
 
     facts: of the recipe's model, needed where the task shapes records with its tokenizer.
     """
-    task = TASKS.get(recipe.task)
+    from reglaj.curation.near_duplicates import MinHashMatcher
+    from reglaj.pipelines.lineage import earlier_runs
+
+    task, near = TASKS.get(recipe.task), recipe.data.near_duplicates
+    looks = Looks(
+        matcher=MinHashMatcher(near) if near else SameWhenFolded(),
+        earlier=earlier_runs(recipe),
+        keep=dict.fromkeys(recipe.evaluate.slice_columns, "evaluate.slices"),
+    )
     return prepare(
         recipe.data,
         task.roles,
@@ -67,6 +76,7 @@ def read_data(recipe: Recipe, runs: Path, console: Console, facts: ModelFacts | 
         resolve_starter=lambda name: fetch(name, console),
         console=console,
         shaper=shaper_of(recipe, facts) if facts else None,
+        looks=looks,
     )
 
 
@@ -95,7 +105,7 @@ def shaper_of(recipe: Recipe, facts: ModelFacts, tokenizer_folder: Path | None =
 def _shown(recipe: Recipe, facts: ModelFacts, data: PreparedData, count: int) -> list[list[tuple[str, bool]]]:
     from reglaj.models.loading import load_tokenizer
 
-    task = TASKS.get(recipe.task).from_data(data)
+    task = TASKS.get(recipe.task).from_data(data.visible)
     tokenizer = load_tokenizer(facts.folder, facts.name)
     task.connect(tokenizer, recipe)
     return task.show(data.train(), tokenizer, recipe.train.max_tokens or facts.context, count)

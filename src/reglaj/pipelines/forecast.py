@@ -50,7 +50,7 @@ class Amount:
 def forecast(recipe: Recipe, facts: ModelFacts, amount: Amount) -> dict[str, Any]:
     """Rough figures for the training alone, without download, baselines and report."""
     method = METHODS.get(recipe.method.name)
-    train_rows = max(1, round(amount.rows * recipe.data.split.train))
+    train_rows = recipe.data.split.train_rows(amount.rows)
     defaults = TASKS.get(recipe.task).defaults
     train = recipe.with_train(derive_training(recipe.train, method, facts, train_rows, defaults)).train
     assert train.epochs and train.batch_size and train.max_tokens

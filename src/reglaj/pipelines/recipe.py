@@ -58,13 +58,19 @@ class Recipe:
         reasons = {f"train.{key}": f"{value} ({why})" for key, (value, why) in derived.items()}
         return replace(self, train=TrainConfig.model_validate(values), derived={**self.derived, **reasons})
 
-    def with_split(self, kind: str) -> Recipe:
-        """This recipe with the split that was used in place of `auto`."""
-        if self.data.split.kind == kind:
-            return self
-        split = self.data.split.model_copy(update={"kind": kind})
-        reasons = {"data.split.kind": f"{kind} (what {self.task} proposes)"}
-        return replace(self, data=self.data.model_copy(update={"split": split}), derived={**self.derived, **reasons})
+    def with_split(self, used: Mapping[str, Any], leakage: str) -> Recipe:
+        """This recipe with the split that was used in place of `auto`, and what became of leakage.
+
+        used: the split as the report of the data has it, with `why`, a sentence about the choice.
+        """
+        update = {key: used[key] for key in ("kind", "group", "time")}
+        changed = {key: value for key, value in update.items() if getattr(self.data.split, key) != value}
+        split = self.data.split.model_copy(update=update)
+        reasons = {f"data.split.{key}": f"{value} ({used['why']})" for key, value in changed.items()}
+        if self.data.leakage is None:
+            reasons["data.leakage"] = f"{leakage} (what a {used['kind']} split proposes)"
+        data = self.data.model_copy(update={"split": split, "leakage": leakage})
+        return replace(self, data=data, derived={**self.derived, **reasons})
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML that can be trained from anywhere: derived values named above, paths absolute."""

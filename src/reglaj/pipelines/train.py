@@ -116,7 +116,7 @@ def _prepare(plan: Recipe, runs: Path, console: Console) -> _Job:
         raise UserError(*problems)
     plan = with_context(plan, facts)
     data = read_data(plan, runs, console, facts)
-    task = TASKS.get(plan.task).from_data(data)
+    task = TASKS.get(plan.task).from_data(data.visible)
     return _Job(plan=_resolve(plan, facts, task, data, console), facts=facts, data=data, task=task)
 
 
@@ -219,7 +219,7 @@ def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, co
     if problems:
         raise UserError(*problems)
     derived = derive_training(plan.train, METHODS.get(plan.method.name), facts, data.report["train"], task.defaults)
-    plan = plan.with_train(derived).with_split(data.report["split"]["kind"])
+    plan = plan.with_train(derived).with_split(data.report["split"], data.report["leakage"]["policy"])
     for key, value in plan.derived.items():
         console.say(f"  {key} = {value}")
     return plan
@@ -261,7 +261,7 @@ def _execute(path: Path, job: _Job, begun: Mapping[str, Any], console: Console, 
             config=plan.evaluate,
             max_tokens=assembled.max_tokens,
             seed=plan.train.seed,
-            data=data,
+            data=data.visible,
         ),
         console,
     )
