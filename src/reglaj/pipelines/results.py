@@ -13,13 +13,13 @@ from reglaj.pipelines.recipe import Recipe
 from reglaj.tasks import TASKS
 
 if TYPE_CHECKING:
-    from reglaj.data.examples import PreparedData
+    from reglaj.data.examples import VisibleData
     from reglaj.tasks.base import EvaluationResult
     from reglaj.training.fit import Fitted
     from reglaj.training.learner import Learner
 
 
-def report_of(path: Path, plan: Recipe, data: PreparedData, fitted: Fitted, result: EvaluationResult) -> dict[str, Any]:
+def report_of(path: Path, plan: Recipe, data: VisibleData, fitted: Fitted, result: EvaluationResult) -> dict[str, Any]:
     """What report.json says of data, test and training."""
     return {
         "run": os.path.relpath(path),
@@ -63,14 +63,23 @@ def extras_of(plan: Recipe, facts: ModelFacts, fitted: Fitted, result: Evaluatio
 
 
 def manifest_facts(plan: Recipe, report: Mapping[str, Any]) -> dict[str, Any]:
-    """What the manifest of a finished run adds."""
+    """What the manifest of a finished run adds; `gate` where the recipe has one."""
     metric = TASKS.get(plan.task).headline
+    gate = {"gate": gate_mark(report)} if "gate" in report else {}
     return {
+        **gate,
         "headline": {metric: report["test"][metric]},
         "engine": report["engine"],
         "seeds": {"train": plan.train.seed, "split": plan.data.split.seed},
         "weights_sha256": report["weights_sha256"],
     }
+
+
+def gate_mark(report: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run is marked: whether its gate passed, and a sentence for each rule that did not hold."""
+    from reglaj.evaluation.gates import failed_rules
+
+    return {"passed": report["gate"]["passed"], "failed": failed_rules(report)}
 
 
 def cost_of(path: Path, learner: Learner, fitted: Fitted) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from reglaj.models.inspect import ModelFacts, inspect_model
 from reglaj.pipelines.changes import what_changed
 from reglaj.pipelines.check import model_problems
 from reglaj.pipelines.data import read_data, refuse_missing_data, with_context
+from reglaj.pipelines.judging import judged, refuse_unknown_groups
 from reglaj.pipelines.recipe import Recipe, load_recipe
 from reglaj.pipelines.results import cost_of, extras_of, manifest_facts, report_of
 from reglaj.tasks import TASKS
@@ -218,6 +219,7 @@ def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, co
     problems = task.check_train(plan.train)
     if problems:
         raise UserError(*problems)
+    refuse_unknown_groups(task, plan.evaluate, data.visible)
     derived = derive_training(plan.train, METHODS.get(plan.method.name), facts, data.report["train"], task.defaults)
     plan = plan.with_train(derived).with_split(data.report["split"], data.report["leakage"]["policy"])
     for key, value in plan.derived.items():
@@ -253,24 +255,23 @@ def _execute(path: Path, job: _Job, begun: Mapping[str, Any], console: Console, 
     # One opening, recorded by the first process, however many read.
     test, openings = data.open_test(opened_by=path.name if ranks.is_first else None)
     test_started = time.perf_counter()
-    result = job.task.evaluate(
-        Evaluation(
-            learner=learner,
-            tokenizer=assembled.tokenizer,
-            test=test,
-            config=plan.evaluate,
-            max_tokens=assembled.max_tokens,
-            seed=plan.train.seed,
-            data=data.visible,
-        ),
-        console,
+    evaluation = Evaluation(
+        learner=learner,
+        tokenizer=assembled.tokenizer,
+        test=test,
+        config=plan.evaluate,
+        max_tokens=assembled.max_tokens,
+        seed=plan.train.seed,
+        data=data.visible,
     )
+    result = job.task.evaluate(evaluation, console)
     if not ranks.is_first:
         report: dict[str, Any] = ranks.from_first(None)
         return report
     seconds = {"test_seconds": time.perf_counter() - test_started, "total_seconds": time.perf_counter() - started}
     report = {
-        **report_of(path, plan, data, fitted, result),
+        **report_of(path, plan, data.visible, fitted, result),
+        **judged(job.task, evaluation, result, console),
         "cost": cost_of(path, learner, fitted) | {name: round(value, 3) for name, value in seconds.items()},
         "test_openings": openings,
         "weights_sha256": digest,
