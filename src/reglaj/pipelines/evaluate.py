@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,11 @@ def evaluate(
     """The figures of report.json's `test`, measured again.
 
     data: a file with texts and true labels, in the columns that the run was trained with; None opens the sealed
-    test part once more, which is counted. Raises `UserError` where nothing can be scored.
+    test part once more, which is counted. `slices` and `gate` are those of the rows that are scored, by the run's own
+    ranges and rules. Raises `UserError` where nothing can be scored.
     """
     from reglaj.pipelines.assemble import load_run
+    from reglaj.pipelines.judging import judged
     from reglaj.tasks.base import Evaluation
 
     path = find_run(str(run), Path(runs))
@@ -37,25 +40,25 @@ def evaluate(
     else:
         test, account = _read_file(Path(data), path, assembled, console)
         extra = {}
-    result = assembled.task.evaluate(
-        Evaluation(
-            learner=assembled.learner,
-            tokenizer=assembled.tokenizer,
-            test=test,
-            config=assembled.recipe.evaluate,
-            max_tokens=assembled.max_tokens,
-            seed=assembled.recipe.train.seed,
-        ),
-        console,
+    evaluation = Evaluation(
+        learner=assembled.learner,
+        tokenizer=assembled.tokenizer,
+        test=test,
+        config=assembled.recipe.evaluate,
+        max_tokens=assembled.max_tokens,
+        seed=assembled.recipe.train.seed,
     )
+    result = assembled.task.evaluate(evaluation, console)
+    report = _report(path)
     return {
-        **_stored(path, is_same_test=data is None),
+        **_stored(report, is_same_test=data is None),
         "run": os.path.relpath(path),
         "task": assembled.recipe.task,
         "method": assembled.recipe.method.name,
         "confidence": assembled.recipe.evaluate.confidence,
         "data": account,
         "test": result.test,
+        **judged(assembled.task, evaluation, result, console, stored=report.get("slices")),
         "notes": result.notes,
         "mistakes": result.mistakes,
         "cut_texts": {"test": result.cut},
@@ -63,12 +66,17 @@ def evaluate(
     }
 
 
-def _stored(path: Path, *, is_same_test: bool) -> dict[str, Any]:
-    """What report.json says of the model itself; of its run and baselines only where the same rows are scored."""
+def _report(path: Path) -> dict[str, Any]:
+    """The run's own report, or nothing where it cannot be read."""
     try:
         report = json.loads((path / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        report = {}
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+def _stored(report: Mapping[str, Any], *, is_same_test: bool) -> dict[str, Any]:
+    """What report.json says of the model itself; of its run and baselines only where the same rows are scored."""
     keys = ("name", "model", "weights_sha256") + (("cost", "training", "baselines") if is_same_test else ())
     return {"baselines": {}, **{key: report[key] for key in keys if key in report}}
 
@@ -76,6 +84,7 @@ def _stored(path: Path, *, is_same_test: bool) -> dict[str, Any]:
 def _sealed_test(path: Path, recipe: Recipe, console: Console) -> tuple[Examples, dict[str, Any], dict[str, Any]]:
     """The test part of the run's own data; says that it opens it."""
     from reglaj.data.examples import load_prepared
+    from reglaj.evaluation.report.words import openings_told
 
     key = read_manifest(path).get("data_key", "")
     data = load_prepared(path.parent / ".data" / key) if key else None
@@ -89,7 +98,7 @@ def _sealed_test(path: Path, recipe: Recipe, console: Console) -> tuple[Examples
             " score on a file with --data FILE; predict needs none of it",
         )
     test, openings = data.open_test(opened_by=f"evaluate {path.name}")
-    console.say(f"opening the sealed test part ({len(test):,} rows): it has now been opened {openings} times")
+    console.say(f"opening the sealed test part ({len(test):,} rows). {openings_told(openings)}")
     return test, data.report, {"test_openings": openings}
 
 
@@ -111,25 +120,29 @@ def _read_columns(path: Path, recipe: Recipe, task: Task, console: Console) -> t
     import pyarrow as pa
 
     from reglaj.data.examples import Examples
+    from reglaj.data.layouts import Chosen
     from reglaj.data.reading import open_reader
-    from reglaj.data.reading.files import guarded
+    from reglaj.data.roles import Layout
+    from reglaj.pipelines.inputs import Input, extras_of, kept_columns
     from reglaj.pipelines.predict import column_of
 
     roles = task.roles
     reader = open_reader(path, str(path))
-    columns = [column_of(role, reader.columns, recipe, str(path)) for role in roles.names]
-    if len(set(columns)) < len(columns):
+    columns = {role: column_of(role, reader.columns, recipe, str(path)) for role in roles.names}
+    if len(set(columns.values())) < len(columns):
         raise user_error(
             f"{str(path)!r} has one column for {' and '.join(roles.names)}",
             allowed="a column for each",
             why="without the truth nothing can be scored",
             remedy="add the missing column, or use `reglaj predict` for texts without labels",
         )
-    kept: dict[str, list[Any]] = {name: [] for name in ("id", "source", "line", *roles.names)}
+    extras = extras_of(reader.columns, recipe, str(path))
+    kept = kept_columns(roles, extras)
     dropped: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
     read = 0
-    for batch in guarded(str(path), reader.read(columns, 16_384)):
+    source = Input(reader=reader, chosen=Chosen(Layout("columns", roles.names), columns))
+    for batch, beside in source.batches_beside(extras):
         for place, line in enumerate(batch.lines):
             read += 1
             cells = [column[place] or "" for column in batch.cells]
@@ -142,7 +155,8 @@ def _read_columns(path: Path, recipe: Recipe, task: Task, console: Console) -> t
                 dropped["unknown_label"] += 1
                 unknown[cells[-1]] += 1
             else:
-                for name, value in zip(kept, (f"{path.name}:{line}", str(path), line, *cells), strict=True):
+                more = [column[place] for column in beside]
+                for name, value in zip(kept, (f"{path.name}:{line}", str(path), line, *cells, *more), strict=True):
                     kept[name].append(value)
     if not kept["id"]:
         raise user_error(

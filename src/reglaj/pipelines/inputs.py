@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.core.errors import UserError, user_error
+from reglaj.data.examples import EXTRA
+from reglaj.data.extras import missing_columns
 from reglaj.data.layouts import Chosen, choose_layout
-from reglaj.data.reading import open_reader
+from reglaj.data.reading import Source, open_reader
 from reglaj.data.reading.batch import BATCH_ROWS
 from reglaj.data.reading.files import guarded
+from reglaj.data.sources import Opened
 
 if TYPE_CHECKING:
     from reglaj.data.examples import Examples
@@ -32,9 +35,14 @@ class Input:
 
     def batches(self) -> Iterator[Batch]:
         """Every record, with the cells of the chosen columns."""
-        columns = list(self.chosen.columns.values())
-        settings = {"nested": self.chosen.nested, "optional": self.chosen.optional}
-        yield from guarded(str(self.reader.file.name), self.reader.read(columns, BATCH_ROWS, **settings))
+        for batch, _ in self.batches_beside(()):
+            yield batch
+
+    def batches_beside(self, extras: Sequence[str]) -> Iterator[tuple[Batch, list[list[str | None]]]]:
+        """The same, with the cells of extra columns; None where a record has none. Nested ones come as JSON."""
+        name = str(self.reader.file.name)
+        opened = Opened(Source(path=Path(name), name=name), "", self.reader, self.chosen)
+        yield from guarded(name, opened.read(extras, BATCH_ROWS))
 
 
 def open_input(path: Path, roles: ColumnRoles, recipe: Recipe) -> Input:
@@ -56,6 +64,20 @@ def open_input(path: Path, roles: ColumnRoles, recipe: Recipe) -> Input:
     raise UserError(*answers[0])
 
 
+def extras_of(columns: Sequence[str], recipe: Recipe, name: str) -> tuple[str, ...]:
+    """The columns that the slices of the recipe need. Raises `UserError` where the file `name` does not have them."""
+    extras = recipe.evaluate.slice_columns
+    problems = missing_columns(dict.fromkeys(extras, "evaluate.slices"), columns, repr(name))
+    if problems:
+        raise UserError(*problems)
+    return extras
+
+
+def kept_columns(roles: ColumnRoles, extras: Sequence[str]) -> dict[str, list[Any]]:
+    """Empty columns of `Examples`, in the order in which rows are put into them."""
+    return {name: [] for name in ("id", "source", "line", *roles.names, *(f"{EXTRA}{name}" for name in extras))}
+
+
 @dataclass
 class _Rows:
     kept: dict[str, list[Any]]
@@ -74,8 +96,9 @@ def read_shaped(
     from reglaj.data.shaping import shape_batch
 
     source = open_input(path, roles, recipe)
-    rows = _Rows(kept={name: [] for name in ("id", "source", "line", *roles.names)})
-    for batch in source.batches():
+    extras = extras_of(source.reader.columns, recipe, str(path))
+    rows = _Rows(kept=kept_columns(roles, extras))
+    for batch, beside in source.batches_beside(extras):
         shaped = shape_batch(batch, source.chosen, shaper, len(roles.names)).batch
         for place, line in enumerate(shaped.lines):
             rows.read += 1
@@ -83,7 +106,8 @@ def read_shaped(
                 rows.dropped[shaped.faults[place].bucket] += 1
                 rows.reasons.append(f"line {line}: {shaped.faults[place].reason}")
                 continue
-            values = (f"{path.name}:{line}", str(path), line, *(column[place] for column in shaped.cells))
+            cells = (column[place] for column in (*shaped.cells, *beside))
+            values = (f"{path.name}:{line}", str(path), line, *cells)
             for name, value in zip(rows.kept, values, strict=True):
                 rows.kept[name].append(value)
     if not rows.kept["id"]:

@@ -14,6 +14,7 @@ from reglaj.evaluation.report.words import (
     level,
     listed,
     number,
+    openings_told,
     p_value,
     percent,
     plural,
@@ -231,15 +232,8 @@ def limit_sentences(document: Document) -> list[str]:
         told.append("The p‑values of several baselines are not corrected for the number of comparisons.")
     told += document.plan.limits(document)
     if openings is not None:
-        told.append(_openings(openings))
+        told.append(openings_told(openings))
     return told
-
-
-def _openings(openings: int) -> str:
-    told = f"The sealed test rows have been opened {plural(openings, 'time')}, this evaluation included."
-    if openings == 1:
-        return told + " Nothing can have been chosen on them."
-    return told + " Each choice made after looking at them makes the figures a little too good."
 
 
 def provenance(document: Document) -> Block:

@@ -77,6 +77,20 @@ def plural(number_of: int, one: str, many: str | None = None) -> str:
     return f"{count(number_of)} {one if number_of == 1 else many or one + 's'}"
 
 
+FRESH_TEST_DUE = 4
+"""Openings from which on a fresh test set is called for: the training, a check of it and a second look pass."""
+
+
+def openings_told(openings: int) -> str:
+    """How often a test set was opened, the evaluation that is told of included, and what that means."""
+    if openings == 1:
+        return "This test set has been opened once: nothing can have been chosen on it."
+    told = f"This test set has been opened {plural(openings, 'time')}"
+    if openings < FRESH_TEST_DUE:
+        return f"{told}: a choice made after the first look at it makes the figures a little too good."
+    return f"{told}; a fresh one is due, for each choice made after looking at it makes the figures a little too good."
+
+
 def listed(items: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     if len(items) < 2:
