@@ -1,46 +1,92 @@
-"""`reglaj data`: read, account, split; train nothing. With `--show`, what the model will learn of each example."""
+"""`reglaj data`: read, account, split, look at what is there; train nothing.
+
+With `--show`, what the model will learn of each example; with `--where`, the file and line that a row came from.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from reglaj.cli import options
 from reglaj.cli.figures import read_rows
+from reglaj.cli.found_rows import read_found
 from reglaj.cli.page import Page, printable, write_out
+from reglaj.cli.quality import read_quality
 from reglaj.cli.verb import Answer
+from reglaj.core.errors import user_error
 
 _TRAINED, _MASKED, _PLAIN = "\x1b[1;4;32m", "\x1b[2m", "\x1b[0m"
 _OPEN, _CLOSE = "⟦", "⟧"
 
+What = Annotated[
+    Path,
+    typer.Argument(metavar="RECIPE", help="The recipe, a YAML file; with --where also a run.", show_default=False),
+]
 Show = Annotated[
     int,
     typer.Option("--show", metavar="N", min=0, help="Print N training examples: which tokens are learnt, which not."),
 ]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="TEXT",
+        help="Say where a row came from: by its text or a part of it, its id, or FILE:LINE.",
+    ),
+]
 
 
 def data(
-    recipe: options.Recipe, overrides: options.Overrides = None, show: Show = 0, runs: options.Runs = options.RUNS
+    recipe: What,
+    overrides: options.Overrides = None,
+    show: Show = 0,
+    where: Where = None,
+    runs: options.Runs = options.RUNS,
 ) -> Answer:
-    """Read the data, account for every row and split it; train nothing."""
+    """Read the data, account for every row, split it, and say what is wrong with it; train nothing."""
+    if where is not None:
+        return _where(str(recipe), where, overrides or [], show, runs)
     from reglaj import prepare_data
     from reglaj.core.console import RichConsole
 
     prepared = prepare_data(recipe, runs=runs, show=show, console=RichConsole(), overrides=overrides or [])
+    return Answer(prepared, lambda page: _read(page, prepared))
 
-    def read(page: Page) -> None:
-        for number, pieces in enumerate(prepared.get("shown", []), 1):
-            page.line(f"-- training example {number}: {_legend()}")
-            write_out(_painted(pieces) + "\n")
-        page.pairs([*read_rows(prepared["data"]), ("folder", prepared["folder"])])
-        for note in prepared["data"].get("notes", []):
-            page.line(f"note: {note}")
 
-    return Answer(prepared, read)
+def _read(page: Page, prepared: Mapping[str, Any]) -> None:
+    for number, pieces in enumerate(prepared.get("shown", []), 1):
+        page.line(f"-- training example {number}: {_legend()}")
+        write_out(_painted(pieces) + "\n")
+    read_quality(page, prepared["data"], prepared.get("quality") or {})
+    page.pairs([*read_rows(prepared["data"]), *_places(Path(prepared["folder"]))])
+    for note in prepared["data"].get("notes", []):
+        page.line(f"note: {note}")
+
+
+def _places(folder: Path) -> list[tuple[str, str]]:
+    pages = [("page", str(folder / "report.html"))] if (folder / "report.html").is_file() else []
+    return [("folder", str(folder)), *pages]
+
+
+def _where(run: str, text: str, overrides: list[str], show: int, runs: Path) -> Answer:
+    from reglaj.core.console import RichConsole
+    from reglaj.pipelines.provenance import where
+
+    if show:
+        raise user_error(
+            "--show together with --where",
+            allowed="one of them",
+            why="--show prints the first examples, --where looks for a row",
+            remedy="give the command twice",
+        )
+    found = where(run, text, runs=runs, overrides=overrides, console=RichConsole())
+    return Answer(found, lambda page: read_found(page, found))
 
 
 def _has_colours() -> bool:
