@@ -177,7 +177,7 @@ def failed_rules(report: Mapping[str, Any]) -> list[str]:
 
 
 def _judged(rule: Rule, test: Mapping[str, Any], slices: Mapping[str, Any]) -> dict[str, Any]:
-    verdict: dict[str, Any] = {"rule": str(rule), "passed": False, "end": rule.end, "figure": None}
+    verdict: dict[str, Any] = {"rule": str(rule), "of": rule.figure, "passed": False, "end": rule.end, "figure": None}
     if rule.slice is None:
         figure, missing = test.get(rule.figure), f"{rule.figure} was not measured"
     elif rule.slice == "*":

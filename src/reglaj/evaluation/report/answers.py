@@ -16,6 +16,7 @@ from reglaj.evaluation.report.sections import (
     limits,
     provenance,
 )
+from reglaj.evaluation.report.slices import gate, slices
 from reglaj.evaluation.report.words import count, difference_span, level, number, plural, signed, span
 
 _UNTUNED = "untuned"
@@ -206,7 +207,9 @@ ANSWERS = ReportPlan(
     figures=(*_LIKELIHOOD, *_GENERATED),
     slice_figures=(*_LIKELIHOOD, *_GENERATED),
     sections=(
+        gate,
         comparison,
+        slices,
         side_by_side,
         generated,
         trained_on,

@@ -15,12 +15,14 @@ import yaml
 
 from reglaj.evaluation.report.plan import Document, Figure
 from reglaj.evaluation.report.sections import baseline_title, limit_sentences
+from reglaj.evaluation.report.slices import sentences_for_card
 from reglaj.evaluation.report.words import (
     count,
     difference_span,
     duration,
     level,
     number,
+    openings_told,
     p_value,
     percent,
     points,
@@ -128,6 +130,8 @@ def _figures(document: Document) -> str:
     if differences:
         lines += ["", "The model minus each baseline, paired on the same rows (shares in percentage points):", ""]
         lines += [_row(["baseline", "figure", "difference", "p"]), _row(["---", "---", "---:", "---:"]), *differences]
+    if told := sentences_for_card(document):
+        lines += ["", *(f"- {_plain(sentence)}" for sentence in told)]
     return "\n".join(lines)
 
 
@@ -190,7 +194,7 @@ def _provenance(document: Document) -> str:
             f"parameters, {size(cost.get('stored_bytes', 0))} stored."
         )
     if report.get("test_openings") is not None:
-        facts.append(f"Openings of the sealed test split so far: {count(report['test_openings'])}.")
+        facts.append(openings_told(report["test_openings"]))
     if report.get("weights_sha256"):
         facts.append(f"SHA-256 of the trained weights: `{report['weights_sha256']}`.")
     for licence in extras.get("licences") or []:

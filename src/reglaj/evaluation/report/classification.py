@@ -10,6 +10,7 @@ from reglaj.evaluation.report.markup import exact, figure, folded, joined, table
 from reglaj.evaluation.report.plan import Block, Document, Figure, ReportPlan
 from reglaj.evaluation.report.plots import heat_map, reliability_chart, small_interval
 from reglaj.evaluation.report.sections import baseline_title, comparison, cost, learning_curve, limits, provenance
+from reglaj.evaluation.report.slices import gate, slices
 from reglaj.evaluation.report.words import (
     count,
     difference_span,
@@ -266,7 +267,9 @@ CLASSIFICATION = ReportPlan(
         _LOG_LOSS,
     ),
     sections=(
+        gate,
         comparison,
+        slices,
         per_class,
         confusion,
         mistakes,

@@ -8,6 +8,7 @@ from typing import Any
 
 from reglaj.evaluation.report.markup import Markup, joined, tag
 from reglaj.evaluation.report.plan import Block, Document, Figure
+from reglaj.evaluation.report.slices import verdict
 from reglaj.evaluation.report.style import STYLE
 from reglaj.evaluation.report.words import level, shown
 
@@ -41,7 +42,7 @@ def render_page(document: Document) -> str:
         name=document.name,
         facts=[report.get("task"), report.get("method"), report.get("model"), report.get("run")],
         headline=document.plan.headline(document),
-        verdict=document.plan.verdict(document),
+        verdict=verdict(document),
         tiles=[_figure_tile(document, figure) for figure in document.plan.figures if figure.name in report["test"]],
         closing=_closing(document),
     )

@@ -78,6 +78,8 @@ tbody th { font-weight: 500; min-width: 8rem; }
 /* A label such as reverted_card_payment? has no place to break: without this it pushes the figures out of sight. */
 tbody th, tbody td:not(.number) { overflow-wrap: anywhere; }
 tr:last-child > * { border-bottom: 0; }
+.passed { color: var(--good); }
+.failed { color: var(--bad); }
 tr.sum > *, tr.ours > * { font-weight: 650; }
 .number { text-align: right; white-space: nowrap; }
 .number:last-child { padding-right: 2px; }
