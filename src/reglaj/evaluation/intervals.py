@@ -157,3 +157,14 @@ def paired_difference(value: float, draws: FloatArray, confidence: float) -> Dif
     tail = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
     p = min(1.0, 2 * (tail + 1) / (len(draws) + 1))
     return {**percentile_interval(value, draws, confidence), "p": float(p)}
+
+
+def reflected_difference(value: float, draws: FloatArray, confidence: float) -> Difference:
+    """The same of a difference between two figures that noise can only make larger, such as calibration errors.
+
+    The basic interval [2v - q_high, 2v - q_low], as in `reflected_interval`; p counts the reflected draws. Of a model
+    twice too sure, whose error calibration takes away, the percentiles held the true difference 4% of the time and
+    this interval 74% (300 rows) or 85% (1,000); where it misses, it says too small a gain.
+    """
+    reflected = 2 * value - draws
+    return paired_difference(value, reflected, confidence)

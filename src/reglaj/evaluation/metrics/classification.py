@@ -12,6 +12,7 @@ N rows, C classes, S bootstrap samples.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,22 +44,43 @@ HEADLINE = ("accuracy", "macro_f1", "log_loss")
 """The figures that two models are compared on."""
 
 
-def point_metrics(truth: IntArray, probabilities: FloatArray) -> dict[str, float]:
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What a classifier says of some rows.
+
+    probabilities: (N, C), rows summing to one. classes: (N,) what it answers, the likeliest class unless thresholds
+    were chosen for another end (see `thresholds`).
+    """
+
+    probabilities: FloatArray
+    classes: IntArray
+
+    @classmethod
+    def likeliest(cls, probabilities: FloatArray) -> Answers:
+        """The answers where the likeliest class is said."""
+        return cls(probabilities=probabilities, classes=probabilities.argmax(axis=1))
+
+    @property
+    def confidences(self) -> FloatArray:
+        """(N,) the probability of what is answered."""
+        return np.asarray(self.probabilities[np.arange(len(self.classes)), self.classes])
+
+
+def point_metrics(truth: IntArray, said: FloatArray | Answers) -> dict[str, float]:
     """Accuracy, macro-F1 and log loss (nats a row) without intervals; for validation during training."""
-    truth, probabilities = _checked(truth, probabilities)
-    predicted = probabilities.argmax(axis=1)
-    values = point(macro_f1_statistic(truth, predicted, probabilities.shape[1]), len(truth))
+    truth, answers = _checked(truth, said)
+    values = point(_macro_f1(truth, answers), len(truth))
     return {
-        "accuracy": float((predicted == truth).mean()),
+        "accuracy": float((answers.classes == truth).mean()),
         "macro_f1": float(values[0]),
-        "log_loss": float(row_log_losses(truth, probabilities).mean()),
+        "log_loss": float(row_log_losses(truth, answers.probabilities).mean()),
     }
 
 
 def classification_scores(
     labels: Sequence[str],
     truth: IntArray,
-    probabilities: FloatArray,
+    said: FloatArray | Answers,
     *,
     confidence: float = 0.95,
     samples: int = 1000,
@@ -66,17 +88,17 @@ def classification_scores(
 ) -> dict[str, Any]:
     """Every figure of a classifier on one set of rows, as JSON values.
 
-    truth: (N,) class numbers. probabilities: (N, C), rows summing to one. Macro-F1 is the mean over the classes that
+    truth: (N,) class numbers. said: (N, C) probabilities, or `Answers`. Macro-F1 is the mean over the classes that
     occur in truth or prediction (scikit-learn's convention; in a test split every class occurs). Returns `accuracy,
     macro_f1, log_loss, expected_calibration_error` as `{value, low, high}`, `per_class`, `confusion_matrix` (rows are
     the truth, columns the prediction) and `calibration_curve` (bins without rows are left out).
     """
-    truth, probabilities = _checked(truth, probabilities, labels)
-    predicted = probabilities.argmax(axis=1)
+    truth, answers = _checked(truth, said, labels)
+    predicted = answers.classes
     statistics = {
-        "macro_f1": macro_f1_statistic(truth, predicted, len(labels)),
-        "log_loss": mean_of(row_log_losses(truth, probabilities)),
-        "expected_calibration_error": _calibration_error(truth, probabilities),
+        "macro_f1": _macro_f1(truth, answers),
+        "log_loss": mean_of(row_log_losses(truth, answers.probabilities)),
+        "expected_calibration_error": calibration_error(truth, answers),
     }
     statistic = together(list(statistics.values()))
     values = point(statistic, len(truth))
@@ -88,15 +110,15 @@ def classification_scores(
     matrix = confusion_matrix(truth, predicted, len(labels))
     scores["per_class"] = per_class_scores(labels, matrix, confidence)
     scores["confusion_matrix"] = matrix.tolist()
-    scores["calibration_curve"] = calibration_curve(truth, probabilities, confidence)
+    scores["calibration_curve"] = calibration_curve(truth, answers, confidence)
     return scores
 
 
 def classification_differences(
     labels: Sequence[str],
     truth: IntArray,
-    model_probabilities: FloatArray,
-    baseline_probabilities: FloatArray,
+    model: FloatArray | Answers,
+    baseline: FloatArray | Answers,
     *,
     confidence: float = 0.95,
     samples: int = 1000,
@@ -106,9 +128,9 @@ def classification_differences(
 
     Paired bootstrap: each sample draws rows once and scores both on them.
     """
-    truth, model = _checked(truth, model_probabilities, labels)
-    _, baseline = _checked(truth, baseline_probabilities, labels)
-    ours, theirs = _headline_statistic(truth, model), _headline_statistic(truth, baseline)
+    truth, our_answers = _checked(truth, model, labels)
+    _, their_answers = _checked(truth, baseline, labels)
+    ours, theirs = _headline_statistic(truth, our_answers), _headline_statistic(truth, their_answers)
 
     def difference(weights: FloatArray) -> FloatArray:
         return ours(weights) - theirs(weights)
@@ -147,13 +169,13 @@ def per_class_scores(labels: Sequence[str], matrix: IntArray, confidence: float)
     }
 
 
-def calibration_curve(truth: IntArray, probabilities: FloatArray, confidence: float) -> list[dict[str, float]]:
+def calibration_curve(truth: IntArray, said: FloatArray | Answers, confidence: float) -> list[dict[str, float]]:
     """The reliability diagram of Guo et al. 2017, figure 1: a dict per bin of confidence that has rows.
 
-    `low, high` bound the bin; `confidence` is the mean probability of the predicted class in it, `accuracy` the share
+    `low, high` bound the bin; `confidence` is the mean probability of what was answered in it, `accuracy` the share
     that is right, with Wilson's interval in `accuracy_low, accuracy_high`.
     """
-    bins, confidences, right = _binned(truth, probabilities)
+    bins, confidences, right = _binned(*_checked(truth, said))
     rows = np.bincount(bins, minlength=CALIBRATION_BINS)
     sure = np.bincount(bins, weights=confidences, minlength=CALIBRATION_BINS)
     hits = np.bincount(bins, weights=right, minlength=CALIBRATION_BINS)
@@ -184,16 +206,19 @@ def f1_interval(right: int, touched: int, confidence: float) -> Interval:
     }
 
 
-def _headline_statistic(truth: IntArray, probabilities: FloatArray) -> Statistic:
+def _headline_statistic(truth: IntArray, answers: Answers) -> Statistic:
     """(S, N) weights to (S, 3): accuracy, macro-F1, log loss."""
-    predicted = probabilities.argmax(axis=1)
     return together(
         [
-            mean_of((predicted == truth).astype(np.float64)),
-            macro_f1_statistic(truth, predicted, probabilities.shape[1]),
-            mean_of(row_log_losses(truth, probabilities)),
+            mean_of((answers.classes == truth).astype(np.float64)),
+            _macro_f1(truth, answers),
+            mean_of(row_log_losses(truth, answers.probabilities)),
         ]
     )
+
+
+def _macro_f1(truth: IntArray, answers: Answers) -> Statistic:
+    return macro_f1_statistic(truth, answers.classes, answers.probabilities.shape[1])
 
 
 def macro_f1_statistic(truth: IntArray, predicted: IntArray, num_classes: int) -> Statistic:
@@ -210,19 +235,19 @@ def macro_f1_statistic(truth: IntArray, predicted: IntArray, num_classes: int) -
     return statistic
 
 
-def _calibration_error(truth: IntArray, probabilities: FloatArray) -> Statistic:
+def calibration_error(truth: IntArray, answers: Answers) -> Statistic:
     """Expected calibration error (Guo et al. 2017, eq. 3): mean over rows of |accuracy - confidence| of their bin."""
-    bins, confidences, right = _binned(truth, probabilities)
+    bins, confidences, right = _binned(truth, answers)
     gaps = _indicator(bins, (right - confidences).astype(np.float32), CALIBRATION_BINS)
     return lambda weights: (np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1))[:, None]
 
 
-def _binned(truth: IntArray, probabilities: FloatArray) -> tuple[IntArray, FloatArray, FloatArray]:
-    """(N,) bin number, confidence, and 1 where the prediction is right."""
-    confidences = probabilities.max(axis=1)
+def _binned(truth: IntArray, answers: Answers) -> tuple[IntArray, FloatArray, FloatArray]:
+    """(N,) bin number, confidence, and 1 where the answer is right."""
+    confidences = answers.confidences
     # Bins are closed above, ((m-1)/M, m/M], as in the paper.
     bins = np.clip(np.ceil(confidences * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
-    return bins, confidences, (probabilities.argmax(axis=1) == truth).astype(np.float64)
+    return bins, confidences, (answers.classes == truth).astype(np.float64)
 
 
 def _indicator(columns: IntArray, values: FloatArray, num_columns: int) -> Any:
@@ -234,10 +259,13 @@ def _indicator(columns: IntArray, values: FloatArray, num_columns: int) -> Any:
 
 
 def _checked(
-    truth: IntArray, probabilities: FloatArray, labels: Sequence[str] | None = None
-) -> tuple[IntArray, FloatArray]:
+    truth: IntArray, said: FloatArray | Answers, labels: Sequence[str] | None = None
+) -> tuple[IntArray, Answers]:
     """The arrays as int64 and float64. Raises `ValueError` where shapes or numbers cannot be right."""
-    truth, probabilities = np.asarray(truth, np.int64), np.asarray(probabilities, np.float64)
+    if isinstance(said, Answers) and said.classes.shape != said.probabilities.shape[:1]:
+        raise ValueError(f"{said.classes.shape} answers, but {said.probabilities.shape} probabilities")
+    probabilities = np.asarray(said.probabilities if isinstance(said, Answers) else said, np.float64)
+    truth = np.asarray(truth, np.int64)
     if probabilities.ndim != 2 or truth.shape != probabilities.shape[:1]:
         raise ValueError(f"truth {truth.shape} and probabilities {probabilities.shape} must be (N,) and (N, C)")
     if labels is not None and len(labels) != probabilities.shape[1]:
@@ -248,4 +276,5 @@ def _checked(
         raise ValueError(f"row {int(np.flatnonzero(~np.isfinite(probabilities).all(axis=1))[0])} is not finite")
     if truth.min() < 0 or truth.max() >= probabilities.shape[1]:
         raise ValueError(f"class numbers must lie in 0 to {probabilities.shape[1] - 1}")
-    return truth, probabilities
+    answers = Answers.likeliest(probabilities)
+    return truth, Answers(probabilities=probabilities, classes=said.classes) if isinstance(said, Answers) else answers
