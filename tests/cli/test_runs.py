@@ -14,7 +14,7 @@ from tests.run_folders import HEADLINE, created, locked_elsewhere, write_data, w
 RUNS_SECONDS = 1.0
 KEYS = {
     *("name", "path", "status", "task", "method", "headline", "created"),
-    *("age_s", "size_bytes", "step", "total_steps", "process", "reason"),
+    *("age_s", "size_bytes", "step", "total_steps", "process", "reason", "gate"),
 }
 A = "a" * 32
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.cli.page import Page
+from reglaj.core.errors import GateRefused
 
 if TYPE_CHECKING:
     from reglaj.evaluation.report import Figure, ReportPlan
@@ -52,8 +53,9 @@ def read_report(page: Page, report: Mapping[str, Any]) -> None:
     page.line(f"{report['run']}: {report['task']} with {report['method']}")
     page.line()
     read_scores(page, report)
+    _read_judgement(page, report)
     page.line()
-    page.pairs([*_rows(report), *_training(report), *_next_steps(report)])
+    page.pairs([*_rows(report), *_test(report), *_training(report), *_next_steps(report)])
     for note in report.get("notes", []):
         page.line(f"note: {note}")
 
@@ -84,6 +86,36 @@ def read_scores(page: Page, report: Mapping[str, Any]) -> None:
     if "confidence" in report:
         pairs = "; differences are paired, on the same test rows" if compared else ""
         page.line(f"in brackets: {share(report['confidence'])} intervals{pairs}")
+
+
+def gate_exit_code(report: Mapping[str, Any]) -> int:
+    """3 where the gate of a report says no, else 0: its figures are told either way."""
+    return 0 if (report.get("gate") or {}).get("passed", True) else GateRefused.exit_code
+
+
+def _read_judgement(page: Page, report: Mapping[str, Any]) -> None:
+    """The worst group of test rows, and each rule of the gate."""
+    if not ("slices" in report or "gate" in report):
+        return
+    from reglaj.evaluation.report import Document
+    from reglaj.evaluation.report.slices import slices_told
+
+    page.line()
+    for sentence in slices_told(Document(report=report, extras={}, plan=_plan(report))):
+        page.line(sentence)
+    gate = report.get("gate")
+    if gate:
+        page.line(f"gate {'passed' if gate['passed'] else 'FAILED'}:")
+        for rule in gate["rules"]:
+            page.line(f"  {rule['told']}")
+
+
+def _test(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if "test_openings" not in report:
+        return []
+    from reglaj.evaluation.report.words import openings_told
+
+    return [("test rows", openings_told(report["test_openings"]))]
 
 
 def read_rows(data: Mapping[str, Any]) -> list[tuple[str, str]]:

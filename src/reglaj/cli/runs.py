@@ -147,7 +147,8 @@ def _result(run: Mapping[str, Any]) -> str:
     """The headline of a finished run; of others how far they came, and why not further."""
     if run["status"] == "finished":
         figures = run["headline"].items()
-        return ", ".join(f"{name.replace('_', ' ')} {interval(figure)}" for name, figure in figures)
+        told = [f"{name.replace('_', ' ')} {interval(figure)}" for name, figure in figures]
+        return ", ".join([*told, "gate failed"] if run["gate"] == "failed" else told)
     parts = [f"process {run['process']}"] if run["process"] else []
     if run["step"] is not None:
         parts.append(f"step {run['step']:,}" + (f" of {run['total_steps']:,}" if run["total_steps"] else ""))

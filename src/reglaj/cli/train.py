@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from reglaj.cli import options
-from reglaj.cli.figures import read_report
+from reglaj.cli.figures import gate_exit_code, read_report
 from reglaj.cli.verb import Answer
 from reglaj.core.console import SILENT, RichConsole
 from reglaj.core.errors import SaidElsewhere
@@ -40,8 +40,8 @@ def train(
     console = RichConsole() if is_first else SILENT
     run = train_recipe(recipe, runs=runs, fresh=fresh, console=console, overrides=overrides or [])
     if not is_first:
-        raise SaidElsewhere(0)
-    return Answer(run.report, lambda page: read_report(page, run.report))
+        raise SaidElsewhere(gate_exit_code(run.report))
+    return Answer(run.report, lambda page: read_report(page, run.report), exit_code=gate_exit_code(run.report))
 
 
 def _without_processes(arguments: list[str]) -> list[str]:

@@ -38,7 +38,8 @@ class RunSummary:
     """One line of `reglaj runs`.
 
     status: `finished`, `in use`, `interrupted`, `failed`, or `damaged` where there is no manifest to go by.
-    reason: why it failed or is damaged. process: who uses it, where that is known. step: of the newest checkpoint.
+    reason: why it failed or is damaged. gate: `passed` or `failed` where the recipe has one and the run is finished.
+    process: who uses it, where that is known. step: of the newest checkpoint.
     age_s: since `created`, never negative. size_bytes: of the files in its folder; its data lies elsewhere.
     """
 
@@ -55,6 +56,7 @@ class RunSummary:
     process: int | None
     reason: str | None
     data_key: str | None
+    gate: str | None = None
 
 
 def list_runs(runs: Path) -> list[RunSummary]:
@@ -155,6 +157,7 @@ def _summary(folder: Path, now: float) -> RunSummary:
         process=process or None,
         reason=reason,
         data_key=_text(manifest, "data_key"),
+        gate=_gate(manifest) if status == "finished" else None,
     )
 
 
@@ -174,6 +177,12 @@ def _read(folder: Path) -> tuple[dict[str, Any], str | None]:
 def _text(manifest: Mapping[str, Any], key: str) -> str | None:
     value = manifest.get(key)
     return value if isinstance(value, str) else None
+
+
+def _gate(manifest: Mapping[str, Any]) -> str | None:
+    gate = manifest.get("gate")
+    passed = gate.get("passed") if isinstance(gate, dict) else None
+    return None if not isinstance(passed, bool) else "passed" if passed else "failed"
 
 
 def _figures(headline: Any) -> dict[str, Any]:

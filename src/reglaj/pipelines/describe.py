@@ -62,6 +62,7 @@ def describe_runs(runs: Path) -> list[dict[str, Any]]:
             "total_steps": run.total_steps,
             "process": run.process,
             "reason": run.reason,
+            "gate": run.gate,
         }
         for run in list_runs(runs)
     ]
