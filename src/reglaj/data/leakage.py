@@ -96,7 +96,7 @@ def backwards(places: NDArray[np.int64], times: NDArray[np.int64], parts: NDArra
     return Leak(kind="time", rows=np.concatenate(found), twins=np.concatenate(witnesses))
 
 
-def refuse(leaks: Sequence[Leak], sizes: dict[str, int]) -> None:
+def refuse(leaks: Sequence[Leak]) -> None:
     """Raises `GateRefused` with every kind of leakage, its count and examples, where there is any."""
     if not leaks:
         return

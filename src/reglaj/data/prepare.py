@@ -105,7 +105,7 @@ def prepare(  # noqa: PLR0913  (what the floors above know and this one may not 
         for path in config.decontaminate
     ]
     digests = digests_of([*sources, *compared], console)
-    others = digests[len(sources) :]
+    digests, others = digests[: len(sources)], digests[len(sources) :]
     opened = open_sources(sources, digests, roles)
     config, why = _decided(config, opened, default_split, console)
     _refuse_missing(config, opened, looks)

@@ -145,7 +145,11 @@ def deal(
     )
     parts = split.assign(rows, config.split)
     accounts.bucket[places] = np.where(parts < 0, CODE["rare_label"], parts)
-    leaks = _leaks(columns, accounts, places, units, bonds)
+    is_carved = rows.given is not None and not (rows.given == CODE["validation"]).any()
+    if is_carved:
+        count = int((parts == CODE["validation"]).sum())
+        accounts.notes.append(f"no record is given as validation: {count:,} are taken from train, by chance")
+    leaks = _leaks(columns, accounts, places, bonds, is_carved=is_carved)
     outside = accounts.bucket[learnt] != CODE["train"]
     if outside.any():
         kept = np.flatnonzero(outside & (accounts.bucket[learnt] < len(PARTS)))
@@ -162,8 +166,13 @@ def _pinned(units: Units, seen: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     return np.isin(units.number, units.number[seen])
 
 
-def _leaks(columns: Columns, accounts: Accounts, places: NDArray[np.int64], units: Units, bonds: Bonds) -> list[Leak]:
-    """What crosses parts, kind by kind; a record that leaks in several ways is counted in each."""
+def _leaks(
+    columns: Columns, accounts: Accounts, places: NDArray[np.int64], bonds: Bonds, *, is_carved: bool
+) -> list[Leak]:
+    """What crosses parts, kind by kind; a record that leaks in several ways is counted in each.
+
+    is_carved: validation was taken from a given train by chance, so that time says nothing between these two.
+    """
     import numpy as np
 
     parts = np.where(accounts.bucket[places] < len(PARTS), accounts.bucket[places], -1).astype(np.int8)
@@ -177,7 +186,8 @@ def _leaks(columns: Columns, accounts: Accounts, places: NDArray[np.int64], unit
     if bonds.group is not None:
         found.append(crossing_units("group", places, bonds.group[places], parts))
     if bonds.times is not None:
-        found.append(backwards(places, bonds.times[places], parts))
+        sides = np.where(is_carved & (parts == CODE["validation"]), CODE["train"], parts)
+        found.append(backwards(places, bonds.times[places], sides))
     return [leak for leak in found if leak is not None and len(leak.rows)]
 
 
@@ -190,7 +200,7 @@ def mend(columns: Columns, accounts: Accounts, config: DataConfig, leaks: list[L
         evidence.texts_at,
     )
     if config.leakage == "stop":
-        refuse(leaks, accounts.counts())
+        refuse(leaks)
     for leak in leaks:
         if config.leakage == "report":
             leak.fate = "left as they are: data.leakage is report"
