@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, ClassVar
 from reglaj.data.splits import SPLITS
 from reglaj.data.splits.base import Split, SplitRows
 from reglaj.data.splits.dealing import TEST, TRAIN, VALIDATION, Units, deal, fill_empty
-from reglaj.data.splits.label_counts import LabelCounts, label_pairs
+from reglaj.data.splits.label_counts import LabelCounts
 from reglaj.data.splits.sizes import wanted_rows, wanted_shares
+from reglaj.data.splits.teaching import taught
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +33,7 @@ class GroupSplit(Split):
     rule: ClassVar[str] = "groups stay in one part"
 
     def assign(self, rows: SplitRows, config: SplitConfig) -> NDArray[np.int8]:
-        """See `Split.assign`. A label is given up (-1) only where the last groups of a part are the only ones of it."""
+        """See `Split.assign`. A label is given up (-1) only where without its groups a part would be empty."""
         import numpy as np
 
         units = Units.of(rows)
@@ -44,11 +45,7 @@ class GroupSplit(Split):
         counts = LabelCounts.of(rows)
         parts = _deal_alike(units, counts, wanted_shares(config, len(rows.groups)), config.seed)
         fill_empty(parts, units.sizes, np.flatnonzero(~units.is_pinned), (TEST, VALIDATION, TRAIN))
-        lost = _teach_every_label(parts, units, counts)
-        places, labels = label_pairs(rows)
-        result = parts[rows.groups]
-        result[places[np.isin(labels, lost)]] = -1
-        return result
+        return taught(parts, rows, units, counts)
 
 
 def _deal_alike(units: Units, counts: LabelCounts, shares: dict[int, float], seed: int) -> NDArray[np.int8]:
@@ -82,26 +79,3 @@ def _rise(filled: list[float], targets: list[float], pairs: list[tuple[int, int]
     return sum(
         count * (2 * (filled[label] - targets[label]) + count) / max(targets[label], 1e-9) for label, count in pairs
     )
-
-
-def _teach_every_label(parts: NDArray[np.int8], units: Units, counts: LabelCounts) -> list[int]:
-    """Move the smallest unit of each label that train lacks to train, in place; the labels for which none could go.
-
-    A unit can go where its part keeps another one: better a label given up than a part without rows.
-    """
-    import numpy as np
-
-    lost = []
-    in_train = np.bincount(counts.label[parts[counts.unit] == TRAIN], minlength=counts.num_labels)
-    present = np.bincount(counts.label, minlength=counts.num_labels)
-    for label in np.flatnonzero((present > 0) & (in_train == 0)).tolist():
-        holders = counts.unit[counts.label == label]
-        if (parts[holders] == TRAIN).any():  # came with another label
-            continue
-        num_units = np.bincount(parts, minlength=3)
-        able = holders[num_units[parts[holders]] > 1]
-        if len(able):
-            parts[able[np.argmin(units.sizes[able])]] = TRAIN
-        else:
-            lost.append(label)
-    return lost

@@ -5,7 +5,7 @@ label can be placed only while its rows are free. Departures: 1. units of rows a
 parts are broken by the rows that a part lacks and then by its number, and units come in an order that their hashes
 and the seed decide, so nothing is left to chance; 3. a label in three units or more is wanted in every part.
 
-Legend: G units, L labels.
+Legend: N rows, G units, L labels.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from reglaj.data.splits.dealing import TEST, TRAIN, VALIDATION, Units, fill_empty
 from reglaj.data.splits.label_counts import LabelCounts
+from reglaj.data.splits.teaching import taught
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def stratify_sets(rows: SplitRows, shares: Mapping[int, float], seed: int) -> NDArray[np.int8]:
-    """(G,) parts of the units. shares: of validation and test."""
+    """(N,) parts of the rows, -1 for those of a label that train cannot have. shares: of validation and test."""
     import numpy as np
 
     units, counts = Units.of(rows), LabelCounts.of(rows)
@@ -43,7 +44,7 @@ def stratify_sets(rows: SplitRows, shares: Mapping[int, float], seed: int) -> ND
             state.place(unit, state.neediest(None))
     parts = np.array(state.parts, dtype=np.int8)
     fill_empty(parts, units.sizes, np.flatnonzero(~units.is_pinned), (TEST, VALIDATION, TRAIN))
-    return parts
+    return taught(parts, rows, units, counts)
 
 
 def _holders(counts: LabelCounts, order: NDArray[np.int64]) -> list[list[int]]:

@@ -48,6 +48,10 @@ class LabelCounts:
         for start, end in itertools.pairwise(bounds):
             yield pairs[start:end]
 
+    def of_unit(self, unit: int) -> NDArray[np.int64]:
+        """The labels that a unit has."""
+        return self.label[self.starts[unit] : self.starts[unit + 1]]
+
     def totals(self) -> NDArray[np.int64]:
         """(L,) rows of each label."""
         import numpy as np

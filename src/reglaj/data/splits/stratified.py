@@ -33,12 +33,12 @@ class StratifiedSplit(Split):
     def assign(self, rows: SplitRows, config: SplitConfig) -> NDArray[np.int8]:
         """See `Split.assign`. A label is given up (-1) only where its units are bound to those of other labels.
 
-        Rows with several labels are never given up: a label that cannot be in every part is in train.
+        Where rows have several labels, one that few units have may be missing in validation or test, never in train.
         """
         import numpy as np
 
         if rows.label_sets is not None:
-            return stratify_sets(rows, wanted_shares(config, len(rows.groups)), config.seed)[rows.groups]
+            return stratify_sets(rows, wanted_shares(config, len(rows.groups)), config.seed)
         usable = np.ones(len(rows.labels), dtype=bool)
         while True:
             parts = _assign_usable(rows, usable, config)
