@@ -1,4 +1,6 @@
-"""Rules of this repository that ruff and mypy do not know: floors of rooms, sizes, names. See CONTRIBUTING.md.
+"""Rules of this repository that ruff and mypy do not know: floors of rooms, sizes, names, the sealed test part.
+
+See CONTRIBUTING.md.
 
 Usage: python scripts/lint.py [REPOSITORY]. One line per problem, `file:line: what, and what to do`; exit code 1 if any.
 """
@@ -6,10 +8,13 @@ Usage: python scripts/lint.py [REPOSITORY]. One line per problem, `file:line: wh
 from __future__ import annotations
 
 import ast
+import itertools
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 PACKAGE = "reglaj"
 # A room imports itself and lower floors only. "(facade)" is the package's own __init__, "(main)" its __main__.
@@ -26,9 +31,24 @@ FLOORS = {
     "cli": 9, "studio": 9,
     "(main)": 10,
 }  # fmt: skip
+_TEST_FILE = re.compile(r"\btest\.parquet|\*\.parquet")
 FOLDERS = ("src", "tests", "scripts", "benchmarks")
 FILE_LINES = 400
 FUNCTION_LINES = 60
+# The test part is opened for a final evaluation and for checks of one, and nowhere else: what chooses (search,
+# comparison, early stopping, curation) gets `VisibleData`. A name stands for the modules below it too.
+OPENS_TEST = ("reglaj.data.examples", "reglaj.pipelines.train", "reglaj.pipelines.evaluate", "reglaj.pipelines.verify")
+# Files of parts by a name that is put together: it may be that of the test part.
+NAMES_PARTS = (
+    "reglaj.data.examples", "reglaj.data.writing", "reglaj.pipelines.verify",
+    "reglaj.pipelines.provenance",  # says whether a text that the user gives is in the test part, and shows none of it
+)  # fmt: skip
+HOLDS_ALL = (
+    "reglaj.data.examples", "reglaj.data.prepare",
+    "reglaj.pipelines.train", "reglaj.pipelines.evaluate", "reglaj.pipelines.verify",
+    "reglaj.pipelines.data",  # prepares them for the others
+    "reglaj.pipelines.provenance",
+)  # fmt: skip
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 
@@ -64,6 +84,7 @@ def check(root: Path) -> list[Finding]:
     modules = list(_package(root / "src"))
     findings = [finding for file in files for finding in _sizes_and_names(file)]
     findings += [finding for module in modules for finding in _floors(module)]
+    findings += [finding for module in modules for finding in _sealed(module)]
     findings += _plug_ins(modules)
     return sorted(findings, key=lambda finding: (finding.file, finding.line, finding.text))
 
@@ -146,6 +167,45 @@ def _called(node: ast.Call) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
+def _sealed(module: Module) -> Iterator[Finding]:
+    """Ways to the test part in modules that are not meant to have one."""
+    if not _is_below(module, HOLDS_ALL):
+        for line, target in imports(module):
+            if target.rpartition(".")[2] in ("PreparedData", "load_prepared", "_read_part"):
+                told = f"imports {target}, from which the test part can be opened: take VisibleData"
+                yield Finding(module.file, line, told)
+    told_texts = {id(node.value) for node in ast.walk(module.tree) if isinstance(node, ast.Expr)}  # docstrings
+    for node in ast.walk(module.tree):
+        if _opens_test(node) and not _is_below(module, OPENS_TEST):
+            yield Finding(module.file, node.lineno, "opens the sealed test part: only a final evaluation does")
+        elif id(node) not in told_texts and _names_test_file(node) and not _is_below(module, NAMES_PARTS):
+            told = "names a part's file, which may be that of the sealed test part: read train and validation"
+            yield Finding(module.file, node.lineno, f"{told} through VisibleData")
+
+
+def _is_below(module: Module, names: tuple[str, ...]) -> bool:
+    return any(module.name == name or module.name.startswith(f"{name}.") for name in names)
+
+
+def _opens_test(node: ast.AST) -> TypeGuard[ast.expr]:
+    """`data.open_test`, by attribute, by name or by its name as text."""
+    if isinstance(node, ast.Attribute):
+        return node.attr == "open_test"
+    return (isinstance(node, ast.Name) and node.id == "open_test") or (
+        isinstance(node, ast.Constant) and node.value == "open_test"
+    )
+
+
+def _names_test_file(node: ast.AST) -> TypeGuard[ast.expr]:
+    """`test.parquet`, `*.parquet`, or an f-string that puts something before `.parquet`."""
+    if isinstance(node, ast.JoinedStr):
+        return any(
+            isinstance(before, ast.FormattedValue) and str(getattr(after, "value", "")).startswith(".parquet")
+            for before, after in itertools.pairwise(node.values)
+        )
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and bool(_TEST_FILE.search(node.value))
+
+
 def _plug_ins(modules: list[Module]) -> list[Finding]:
     """Imports of a plug-in from inside its own room.
 
@@ -190,7 +250,7 @@ def main(arguments: list[str]) -> int:
     for finding in findings:
         print(f"{finding.file.relative_to(root)}:{finding.line}: {finding.text}")
     if not findings:
-        print("floors, sizes and names are in order")
+        print("floors, sizes, names and the sealed test part are in order")
     return 1 if findings else 0
 
 

@@ -49,7 +49,7 @@ def lint(tree: dict[str, str], root: Path) -> tuple[int, list[str]]:
 
 
 def test_a_clean_tree_passes(tmp_path: Path) -> None:
-    assert lint(CLEAN, tmp_path) == (0, ["floors, sizes and names are in order"])
+    assert lint(CLEAN, tmp_path) == (0, ["floors, sizes, names and the sealed test part are in order"])
 
 
 def test_this_repository_passes() -> None:
@@ -91,6 +91,35 @@ def test_a_planted_violation_is_found(tmp_path: Path, file: str, text: str, plac
     code, lines = lint({**CLEAN, f"src/reglaj/{file}": text}, tmp_path)
     assert code == 1
     assert len(lines) == 1, lines
+    assert lines[0].startswith(f"src/reglaj/{file}:{place}: ") and words in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "place", "words"),
+    [
+        ("search/study.py", "def f(data):\n    return data.open_test(opened_by=None)\n", "2", "opens the sealed test"),
+        ("search/study.py", "def f(data):\n    return getattr(data, 'open_test')\n", "2", "opens the sealed test"),
+        ("search/study.py", "from reglaj.data.examples import PreparedData\n", "1", "take VisibleData"),
+        ("curation/look.py", "def f():\n    from reglaj.data import examples\n", None, ""),
+        ("curation/look.py", "def f():\n    from reglaj.data.examples import load_prepared\n", "2", "take VisibleData"),
+        ("curation/look.py", "from ..data.examples import _read_part\n", "1", "take VisibleData"),
+        ("evaluation/other.py", "def f(p):\n    return p / 'test.parquet'\n", "2", "names a part's file"),
+        ("training/other.py", "def f(p, part):\n    return p / f'{part}.parquet'\n", "2", "names a part's file"),
+        ("pipelines/compare.py", "def f(p):\n    return list(p.glob('*.parquet'))\n", "2", "names a part's file"),
+        ("pipelines/compare.py", "def f(p):\n    return p / 'train.parquet'\n", None, ""),
+        ("pipelines/compare.py", '"""A text about test.parquet."""\n', None, ""),
+        ("pipelines/evaluate.py", "def f(data):\n    return data.open_test(opened_by='me')\n", None, ""),
+        ("pipelines/verify/deep.py", "def f(p):\n    return p / 'test.parquet'\n", None, ""),
+    ],
+)
+def test_only_a_final_evaluation_gets_at_the_test_part(
+    tmp_path: Path, file: str, text: str, place: str | None, words: str
+) -> None:
+    code, lines = lint({**CLEAN, f"src/reglaj/{file}": text}, tmp_path)
+    if place is None:
+        assert code == 0, lines
+        return
+    assert code == 1 and len(lines) == 1, lines
     assert lines[0].startswith(f"src/reglaj/{file}:{place}: ") and words in lines[0]
 
 
