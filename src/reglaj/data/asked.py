@@ -13,6 +13,8 @@ _KEYS_OF = {"time": ("time", "given", "auto"), "column": ("given", "auto")}
 def check_split(config: DataConfig) -> None:
     """Raise `UserError` with every key of the split that is missing, or that its kind would not read."""
     problems = [*_unread(config), *_missing(config), *_parts_of_sources(config)]
+    if config.split.kind in SPLITS:
+        problems += SPLITS.get(config.split.kind).check(config.split)
     if problems:
         raise UserError(*problems)
 
