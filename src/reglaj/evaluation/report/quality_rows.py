@@ -40,7 +40,7 @@ def _outliers(values: Mapping[str, Any], examples: Sequence[Any]) -> list[Any]:
         told = f"Of {count(checked)} texts, {told}"
     body: list[Any] = [tag("h3", "Outliers"), tag("p", told)]
     counts, edges, threshold = values.get("counts") or [], values.get("edges") or [], values.get("threshold")
-    if any(counts):
+    if any(counts) and len(edges) == len(counts) + 1:
         plot = histogram(
             counts,
             edges,

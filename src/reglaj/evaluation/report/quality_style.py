@@ -29,8 +29,9 @@ QUALITY_STYLE = (
   align-items: center; font-size: .88rem; }
 .bars .row { display: contents; }
 .bars .name { overflow-wrap: anywhere; line-height: 1.3; }
-.bars .track { display: flex; gap: 1px; height: 15px; min-width: 40px; }
+.bars .track { display: flex; height: 15px; min-width: 40px; }
 .bars .track span { flex: none; min-width: 1px; border-radius: 2px; background: var(--model); }
+.bars .track span + span { border-left: 1px solid var(--card); }
 .bars .track .rest { background: var(--other); opacity: .55; }
 .bars .track .wrong { background: var(--wrong); }
 .bars .value { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }

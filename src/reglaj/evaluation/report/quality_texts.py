@@ -16,7 +16,7 @@ _LANGUAGES_SHOWN = 12
 
 def lengths(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block | None:
     """Tokens of each role as a histogram, with the context and what would be cut."""
-    roles = {role: values for role, values in (quality.get("tokens") or {}).items() if any(values.get("counts") or [])}
+    roles = {role: values for role, values in (quality.get("tokens") or {}).items() if _can_be_drawn(values)}
     if not roles:
         return None
     plots = [_histogram(role, values) for role, values in roles.items()]
@@ -34,6 +34,11 @@ def lengths(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block | None
     lead = "Tokens as the recipe's own tokenizer makes them, beside the longest example that the model will read."
     body = joined([tag("div", *plots, class_="pair" if len(plots) > 1 else None), numbers])
     return Block(anchor="lengths", title="How long the texts are", lead=lead, body=body)
+
+
+def _can_be_drawn(values: Mapping[str, Any]) -> bool:
+    counts, edges = values.get("counts") or [], values.get("edges") or []
+    return any(counts) and len(edges) == len(counts) + 1
 
 
 def _histogram(role: str, values: Mapping[str, Any]) -> Markup:
