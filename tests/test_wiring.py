@@ -97,6 +97,7 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "train.max_grad_norm": (0.01, weights, {}),
     "train.max_tokens": (5, lambda run: run.report["cut_texts"], {}),
     "train.class_weights": ({"fees": 5.0}, weights, {}),
+    "train.sampling": ("balanced", weights, {}),
     "train.early_stopping": (None, steps, RESTLESS),
     "train.evaluate_every": (2, evaluations, {}),
     "train.checkpoint_every": (5, checkpoints, {"train.keep": 9}),

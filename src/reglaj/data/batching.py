@@ -1,7 +1,7 @@
 """Which rows make a step, and how a step is cut into micro-batches.
 
-The plan depends on the number of rows, the batch size and (seed, epoch), on nothing else: neither on hardware,
-nor on how many processes share a step, nor on the rows' lengths.
+The plan depends on the number of rows (and on their labels, where these are to come equally often), the batch size and
+(seed, epoch), on nothing else: neither on hardware, nor on how many processes share a step, nor on the rows' lengths.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from reglaj.core.seeding import derive_seed
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPlan:
-    """The steps of a training. lengths: tokens of each row."""
+    """The steps of a training. lengths: tokens of each row.
+
+    labels: (N,) class of each row, where they are to come equally often; None takes every row once an epoch.
+    """
 
     lengths: np.ndarray[Any, np.dtype[np.int64]]
     batch_size: int
     epochs: int
     max_steps: int | None
     seed: int
+    labels: np.ndarray[Any, np.dtype[np.int64]] | None = None
     _orders: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -55,13 +59,36 @@ class BatchPlan:
         # The last one is kept: every step of an epoch asks for the same.
         if self._orders.get("epoch") != epoch:
             generator = np.random.default_rng(derive_seed(self.seed, "epoch", epoch))
-            self._orders.update(epoch=epoch, order=generator.permutation(len(self.lengths)))
+            if self.labels is None:
+                self._orders.update(epoch=epoch, order=generator.permutation(len(self.lengths)))
+            else:
+                self._orders.update(epoch=epoch, order=balanced_order(self.labels, generator))
         order: np.ndarray[Any, np.dtype[np.int64]] = self._orders["order"]
         return order
 
     def tokens(self, rows: Sequence[int]) -> int:
         """Tokens of these rows together."""
         return int(self.lengths[list(rows)].sum())
+
+
+def balanced_order(
+    labels: np.ndarray[Any, np.dtype[np.int64]], generator: np.random.Generator
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """(N,) row numbers at random, as many as there are labels (N,), in which the labels come equally often, up to one.
+
+    Of a label with more rows than its share some are drawn; of one with fewer, each comes as often as any other of
+    its label, up to one.
+    """
+    classes, places = np.unique(labels, return_inverse=True)
+    shares = np.full(len(classes), len(labels) // len(classes))
+    # Who gets the rows that are left over is drawn anew each time, so that no label is ahead in the long run.
+    shares[generator.permutation(len(classes))[: len(labels) % len(classes)]] += 1
+    drawn = []
+    for number, share in enumerate(shares.tolist()):
+        rows = np.flatnonzero(places == number)
+        rounds, rest = divmod(share, len(rows))
+        drawn += [np.repeat(rows, rounds), generator.permutation(rows)[:rest]]
+    return np.asarray(generator.permutation(np.concatenate(drawn)))
 
 
 def micro_batches(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -34,6 +34,13 @@ class EvaluateConfig(Config):
     and never ends: of 32 answers of SmolLM2 tuned on `starter:finance` none ended with 1.0, 31 with 1.1."""
     few_shot_examples: int = Field(3, ge=1)
     """Training examples in front of each question for the baseline `few_shot`; fewer where the context is short."""
+    calibration: Literal["temperature", "none"] = "temperature"
+    """`temperature` divides a classifier's scores by one number, chosen on validation and served, so that its
+    probabilities mean what they say; only where validation shows a gain. It never changes an answer. No effect on tasks
+    without probabilities, as for the next key."""
+    thresholds: Literal["none", "macro_f1"] = "none"
+    """`macro_f1` answers rare classes earlier: offsets of the log-probabilities that raise macro-F1 on validation; only
+    where the gain is shown. `none` answers with the likeliest class."""
     slices: tuple[str, ...] = ()
     """Groups that are scored by themselves: columns of the sources, and `length` and `language` of the texts; a column
     with one of these two names is written `column:length`."""

@@ -41,7 +41,7 @@ from reglaj.training.parallel import Ranks, check_batch_size, joined
 if TYPE_CHECKING:
     from reglaj.data.examples import PreparedData
     from reglaj.pipelines.assemble import Assembled
-    from reglaj.tasks.base import Task
+    from reglaj.tasks.base import Encoded, Task
     from reglaj.training.fit import Supervision
     from reglaj.training.learner import Learner
 
@@ -73,7 +73,11 @@ class _Job:
     def identity(self) -> str:
         """The same recipe on the same data and base, wherever the files lie."""
         values = self.plan.values()
-        del values["data"]["sources"], values["model"]  # the data key and the fingerprint stand for their content
+        del (
+            values["data"]["sources"],
+            values["data"]["decontaminate"],
+            values["model"],
+        )  # the data key and the fingerprint stand for their content
         values["train"] = {key: value for key, value in values["train"].items() if key not in _NO_RESULT}
         return canonical_hash({"recipe": values, "data": self.data.key, "base": self.facts.fingerprint})
 
@@ -241,12 +245,13 @@ def _execute(path: Path, job: _Job, begun: Mapping[str, Any], console: Console, 
     _choose_engine(path, learner, console)
     if plan.train.gradient_checkpointing:
         learner.checkpoint_gradients()
-    supervision, cut = _supervise(assembled, data, path, console)
+    supervision, validation, cut = _supervise(assembled, data, path, console)
     if ranks.is_first:
         steps = plan_for(plan.train, supervision.rows).total_steps
         facts = {"status": "running", "engine": learner.engine.facts(), "total_steps": steps, "reason": ""}
         write_manifest(path, {**(read_manifest(path) or begun), **facts})
     fitted = fit(learner, supervision, plan.train, path, console, identity=job.identity)
+    job.task.settle(learner, validation, plan, console)
     digest = _weights_digest(learner)
     if ranks.is_first:
         with new_folder(path / "model") as folder:
@@ -303,8 +308,11 @@ def _choose_engine(path: Path, learner: Learner, console: Console) -> None:
 
 def _supervise(
     assembled: Assembled, data: PreparedData, path: Path, console: Console
-) -> tuple[Supervision[Any], dict[str, int]]:
-    """What the task hands to the loop, and how many texts were cut. The run keeps what is learnt from."""
+) -> tuple[Supervision[Any], Encoded, dict[str, int]]:
+    """What the task hands to the loop, the rows of validation, and how many texts were cut.
+
+    The run keeps what is learnt from.
+    """
     from reglaj.training.fit import Supervision
     from reglaj.training.trunk_cache import attach_states
 
@@ -325,10 +333,11 @@ def _supervise(
         row_places=task.row_places,
         cut_rows=task.cut_rows,
         measure=lambda: task.validate(learner, validation),
+        labels=task.strata(encoded),
     )
     if learner.ranks.is_first and (record := task.supervision(encoded)):
         write_json(path / SUPERVISION, record)
-    return supervision, cut
+    return supervision, validation, cut
 
 
 def _weights_digest(learner: Learner) -> str:

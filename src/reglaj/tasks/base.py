@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from reglaj.core.console import SILENT, Console
-from reglaj.core.errors import Problem, listing, nearest
+from reglaj.core.errors import Problem, listing, nearest, user_error
 from reglaj.data.config import DataConfig
 from reglaj.data.roles import ColumnRoles, Layout
 from reglaj.evaluation.config import EvaluateConfig
@@ -19,6 +19,8 @@ from reglaj.evaluation.config import EvaluateConfig
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from reglaj.core.config import Config
@@ -112,6 +114,8 @@ class Task(ABC):
 
     question_roles: ClassVar[ColumnRoles] = ColumnRoles(inputs=())
     """What a file of inputs may look like, where that is more than a column for the only input."""
+    says_how_sure: ClassVar[bool] = False
+    """Whether each answer has a probability, below which it can be withheld."""
     table_columns: ClassVar[tuple[str, ...]] = ("line", "input", "prediction", "error")
     """Of predictions written as a table."""
     cut_words: ClassVar[str] = "texts are longer than the model's context and were answered from their beginning"
@@ -224,6 +228,25 @@ class Task(ABC):
     def load(cls, folder: Path) -> Task:
         """Read back what `save` wrote."""
 
+    def settle(self, learner: Learner, validation: Encoded, recipe: Sections, console: Console = SILENT) -> None:
+        """Take from validation what turns outputs into answers, once the weights are final and before they are saved.
+
+        Every process calls it, and all of them then answer alike.
+        """
+        return None
+
+    def sure_enough(self, target_error: float, confidence: float) -> float:
+        """The probability from which on an answer is given, so that the error among those is at most `target_error`.
+
+        Shown on validation, with `confidence`. Raises `UserError` where that cannot be had.
+        """
+        raise user_error(
+            f"a target error for the task {self.name}",
+            allowed="tasks whose answers have a probability, such as classify",
+            why="nothing says how sure an answer is",
+            remedy="leave the option out",
+        )
+
     def verify(self, folder: Path) -> None:
         """Raise `UserError` where texts would become other tokens than when the model in `folder` was saved."""
         return None
@@ -257,6 +280,10 @@ class Task(ABC):
     @abstractmethod
     def objective(self, train: TrainConfig, encoded: Encoded) -> Objective[Any]:
         """What training minimises."""
+
+    def strata(self, encoded: Encoded) -> NDArray[np.int64] | None:
+        """(N,) class of each row, for `train.sampling: balanced`; None where rows have none."""
+        return None
 
     @abstractmethod
     def batch(self, encoded: Encoded, rows: list[int], device: str) -> Any:

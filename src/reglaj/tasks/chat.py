@@ -61,7 +61,8 @@ class Chat(Task):
         "conversations are longer than the model's context and were answered without their beginning"
     )
     unread: ClassVar[frozenset[str]] = frozenset(
-        {"train.class_weights", "train.head_learning_rate", "data.exclude_labels", "data.contradictory_labels",
+        {"train.class_weights", "train.sampling", "train.head_learning_rate", "evaluate.calibration",
+         "evaluate.thresholds", "data.exclude_labels", "data.contradictory_labels",
          "data.min_label_rows"}
     )  # fmt: skip
 

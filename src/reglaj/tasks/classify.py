@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import Problem, UserError, listing, nearest
 from reglaj.core.files import write_json
+from reglaj.core.seeding import derive_seed
 from reglaj.data.roles import ColumnRoles
 from reglaj.tasks import TASKS
-from reglaj.tasks.base import Encoded, Evaluation, EvaluationResult, Task
+from reglaj.tasks.base import Encoded, Evaluation, EvaluationResult, Sections, Task
 from reglaj.training.defaults import TaskDefaults
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from reglaj.data.examples import Examples, VisibleData
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from reglaj.models.heads import ScoreHead
     from reglaj.models.inspect import ModelFacts
     from reglaj.objectives.cross_entropy import CrossEntropy, LabelledBatch
+    from reglaj.tasks.classify_calibration import Calibration
     from reglaj.training.config import TrainConfig
     from reglaj.training.learner import Learner
 
@@ -43,11 +47,13 @@ class Classify(Task):
     )  # fmt: skip
     baselines: ClassVar[tuple[str, ...]] = ("majority", "tfidf_word", "tfidf_char", "frozen_probe")
     trivial_baseline: ClassVar[str] = "majority"
+    says_how_sure: ClassVar[bool] = True
     # `probability` is that of the prediction, `probabilities` a JSON object of all.
     table_columns: ClassVar[tuple[str, ...]] = ("line", "input", "prediction", "probability", "probabilities", "error")
 
-    def __init__(self, labels: list[str]) -> None:
+    def __init__(self, labels: list[str], calibration: Calibration | None = None) -> None:
         self.labels = labels
+        self.calibration = calibration
         self._number = {label: number for number, label in enumerate(labels)}
 
     @classmethod
@@ -70,9 +76,19 @@ class Classify(Task):
 
     def check_train(self, train: TrainConfig) -> list[Problem]:
         weights = train.class_weights
-        if not isinstance(weights, dict):
-            return []
         problems = []
+        if weights == "balanced" and train.sampling == "balanced":
+            problems.append(
+                Problem(
+                    where="train.sampling",
+                    given="balanced, and train.class_weights is balanced too",
+                    allowed="one of the two",
+                    why="each of them makes up for the frequency of a label: with both, rare ones would count too much",
+                    remedy="leave one of the keys out",
+                )
+            )
+        if not isinstance(weights, dict):
+            return problems
         for label, weight in weights.items():
             guess = nearest(label, self.labels)
             if label not in self._number:
@@ -99,10 +115,29 @@ class Classify(Task):
 
     def save(self, folder: Path) -> None:
         write_json(folder / "task.json", {"task": self.name, "labels": self.labels})
+        if self.calibration:
+            self.calibration.save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> Classify:
-        return cls(json.loads((folder / "task.json").read_text(encoding="utf-8"))["labels"])
+        from reglaj.tasks.classify_calibration import load_calibration
+
+        labels: list[str] = json.loads((folder / "task.json").read_text(encoding="utf-8"))["labels"]
+        return cls(labels, load_calibration(folder, labels))
+
+    def settle(self, learner: Learner, validation: Encoded, recipe: Sections, console: Console = SILENT) -> None:
+        from reglaj.tasks.classify_calibration import settle
+
+        scores = learner.scores(validation.rows, console, "calibrating")
+        seed = derive_seed(recipe.train.seed, "calibration")
+        self.calibration = settle(self.labels, scores, validation.targets, recipe.evaluate, seed, learner.ranks)
+
+    def sure_enough(self, target_error: float, confidence: float) -> float:
+        from reglaj.tasks.classify_calibration import without_calibration
+
+        if self.calibration is None:
+            raise without_calibration()
+        return self.calibration.sure_enough(target_error, confidence)
 
     def head(self, model: Any, facts: ModelFacts, dropout: float) -> ScoreHead:
         from reglaj.models.heads import ScoreHead
@@ -138,6 +173,10 @@ class Classify(Task):
             return CrossEntropy(balanced_weights(np.bincount(encoded.targets, minlength=len(self.labels)).tolist()))
         return CrossEntropy(torch.tensor([float(train.class_weights.get(label, 1.0)) for label in self.labels]))
 
+    def strata(self, encoded: Encoded) -> NDArray[np.int64]:
+        targets: NDArray[np.int64] = encoded.targets
+        return targets
+
     def batch(self, encoded: Encoded, rows: list[int], device: str) -> LabelledBatch:
         from reglaj.models.attention import on_device
         from reglaj.objectives.cross_entropy import LabelledBatch
@@ -167,8 +206,8 @@ class Classify(Task):
         return learner.outputs(batch.tokens)
 
     def validate(self, learner: Learner, encoded: Encoded) -> dict[str, float]:
+        from reglaj.evaluation.metrics.calibration import softmax
         from reglaj.evaluation.metrics.classification import point_metrics
-        from reglaj.tasks.classify_answers import softmax
 
         metrics = point_metrics(encoded.targets, softmax(learner.scores(encoded.rows)))
         return {
@@ -183,7 +222,7 @@ class Classify(Task):
         self._refuse_unknown_labels(evaluation.test)
         encoded = self.encode(evaluation.test, evaluation.tokenizer, evaluation.max_tokens)
         baselines = self.chosen_baselines(evaluation.config)
-        return evaluate_classifier(self.labels, encoded, baselines, evaluation, console)
+        return evaluate_classifier(self.labels, encoded, baselines, evaluation, self.calibration, console)
 
     def accepts(self, target: str) -> bool:
         return target in self._number
@@ -216,4 +255,4 @@ class Classify(Task):
     ) -> list[dict[str, Any]]:
         from reglaj.tasks.classify_answers import answer_texts
 
-        return answer_texts(self.labels, learner, tokenizer, texts, max_tokens, console)
+        return answer_texts(self.labels, self.calibration, learner, tokenizer, texts, max_tokens, console)

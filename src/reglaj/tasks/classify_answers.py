@@ -4,31 +4,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from reglaj.core.console import Console
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from reglaj.tasks.classify_calibration import Calibration
     from reglaj.training.learner import Learner
 
 
 def answer_texts(
-    labels: list[str], learner: Learner, tokenizer: Any, texts: list[str], max_tokens: int, console: Console
+    labels: list[str],
+    calibration: Calibration | None,
+    learner: Learner,
+    tokenizer: Any,
+    texts: list[str],
+    max_tokens: int,
+    console: Console,
 ) -> list[dict[str, Any]]:
     """An answer for each text, in order: `prediction` with `probabilities`, or the `error` that refused it."""
     from reglaj.models.encoding import encode_texts
+    from reglaj.tasks.classify_calibration import served
 
     answers: list[dict[str, Any]] = [{"input": text, "error": _refusal(text)} for text in texts]
     answered = [i for i, answer in enumerate(answers) if answer["error"] is None]
     if not answered:
         return answers
     rows, cut = encode_texts(tokenizer, [texts[i] for i in answered], max_tokens)
-    for i, row in zip(answered, softmax(learner.scores(rows, console, "predicting")), strict=True):
+    said = served(calibration, learner.scores(rows, console, "predicting"))
+    for i, number, row in zip(answered, said.classes.tolist(), said.probabilities, strict=True):
         answers[i] = {
             "input": texts[i],
-            "prediction": labels[int(row.argmax())],
+            "prediction": labels[number],
             "probabilities": {label: float(p) for label, p in zip(labels, row, strict=True)},
         }
     for place in cut:  # longer than the context: answered from its beginning, and said
@@ -47,10 +52,3 @@ def _refusal(text: Any) -> str | None:
     except UnicodeEncodeError:
         return "not a text: it holds half a surrogate pair"
     return None
-
-
-def softmax(scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities of each row: (N, C) scores to (N, C) float64."""
-    shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
-    exponent = np.exp(shifted)
-    return np.asarray(exponent / exponent.sum(axis=1, keepdims=True))

@@ -8,10 +8,11 @@ import numpy as np
 
 from reglaj.core.console import Console
 from reglaj.core.seeding import derive_seed
-from reglaj.evaluation.metrics.classification import classification_differences, classification_scores
+from reglaj.evaluation.metrics.classification import Answers, classification_differences, classification_scores
 from reglaj.evaluation.metrics.groups import class_figures
 from reglaj.tasks.base import Encoded, Evaluation, EvaluationResult
-from reglaj.tasks.classify_answers import softmax
+from reglaj.tasks.classify_calibration import Calibration, served
+from reglaj.tasks.classify_confidence import confidence_figures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,37 +20,45 @@ if TYPE_CHECKING:
     from reglaj.data.examples import Examples
     from reglaj.evaluation.baselines.base import BaselineData
     from reglaj.evaluation.slices import ScoreGroup
-    from reglaj.evaluation.types import IntArray
+    from reglaj.evaluation.types import FloatArray, IntArray
 
 WORST_MISTAKES = 25
 
 
 def evaluate_classifier(
-    labels: list[str], encoded: Encoded, baselines: tuple[str, ...], evaluation: Evaluation, console: Console
+    labels: list[str],
+    encoded: Encoded,
+    baselines: tuple[str, ...],
+    evaluation: Evaluation,
+    calibration: Calibration | None,
+    console: Console,
 ) -> EvaluationResult:
-    """Scores the test rows once; everything else is made of these probabilities.
+    """Scores the test rows once; everything else is made of these answers.
 
-    encoded: the test rows. baselines: names of those to run.
+    encoded: the test rows. baselines: names of those to run. calibration: how scores become answers.
     """
-    probabilities = softmax(evaluation.learner.scores(encoded.rows, console, "testing"))
-    test = classification_scores(labels, encoded.targets, probabilities, **resampling(evaluation))
+    scores = evaluation.learner.scores(encoded.rows, console, "testing")
+    answers = served(calibration, scores)
+    test = classification_scores(labels, encoded.targets, answers, **resampling(evaluation))
+    if calibration and evaluation.learner.ranks.is_first:
+        test |= confidence_figures(labels, encoded.targets, scores, calibration, **resampling(evaluation))
     found: dict[str, Any] = {}
     notes: list[str] = []
     if evaluation.data is not None:
         inputs = _baseline_data(labels, evaluation, console)
-        found, notes = _baselines(inputs, baselines, evaluation, encoded.targets, probabilities)
+        found, notes = _baselines(inputs, baselines, evaluation, encoded.targets, answers)
     return EvaluationResult(
         test=test,
         baselines=found,
-        mistakes=_mistakes(labels, evaluation.test, encoded.targets, probabilities),
+        mistakes=_mistakes(labels, evaluation.test, encoded.targets, answers),
         notes=notes,
         cut=encoded.cut,
-        score_group=_group_scorer(encoded.targets, probabilities.argmax(axis=1), probabilities, evaluation),
+        score_group=_group_scorer(encoded.targets, answers.classes, answers.probabilities, evaluation),
     )
 
 
 def _group_scorer(
-    targets: NDArray[np.int64], predicted: NDArray[np.int64], probabilities: NDArray[np.float64], evaluation: Evaluation
+    targets: IntArray, predicted: IntArray, probabilities: FloatArray, evaluation: Evaluation
 ) -> ScoreGroup:
     """The figures of some of the test rows. predicted: (N,) what the model decided on."""
 
@@ -72,8 +81,8 @@ def _baselines(
     inputs: BaselineData,
     names: tuple[str, ...],
     evaluation: Evaluation,
-    targets: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
+    targets: IntArray,
+    answers: Answers,
 ) -> tuple[dict[str, Any], list[str]]:
     """Figures of each baseline with the model's paired differences to them, and what is to be said of them."""
     from reglaj.evaluation.baselines.base import run_baseline
@@ -88,7 +97,7 @@ def _baselines(
             baseline = run_baseline(name, inputs)
         theirs = baseline.probabilities
         scores = classification_scores(labels, targets, theirs, **settings)
-        differences = classification_differences(labels, targets, probabilities, theirs, **settings)
+        differences = classification_differences(labels, targets, answers, theirs, **settings)
         inputs.console.say(f"  baseline {name}: {baseline.seconds:.1f} s")
         results[name] = {
             metric: {**scores[metric], "difference": difference} for metric, difference in differences.items()
@@ -121,12 +130,9 @@ def _baseline_data(labels: list[str], evaluation: Evaluation, console: Console) 
     )
 
 
-def _mistakes(
-    labels: list[str], test: Examples, targets: NDArray[np.int64], probabilities: NDArray[np.float64]
-) -> list[dict[str, Any]]:
+def _mistakes(labels: list[str], test: Examples, targets: IntArray, answers: Answers) -> list[dict[str, Any]]:
     """The wrong rows of which the model was surest, surest first."""
-    guesses = probabilities.argmax(axis=1)
-    confidence = probabilities.max(axis=1)
+    guesses, confidence = answers.classes, answers.confidences
     wrong = np.flatnonzero(guesses != targets)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:WORST_MISTAKES]
     texts = test.column("text")

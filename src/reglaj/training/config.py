@@ -48,6 +48,9 @@ class TrainConfig(Config):
     """Which tokens of a conversation are learnt: every answer with its end token, only the last one, or every token."""
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     """Weight of each label in the loss: `balanced` is inverse frequency; a mapping names labels, others weigh 1."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """`balanced` draws the rows of an epoch so that labels come equally often: of frequent ones some rows, rare ones
+    several times; the steps are as many. `natural` takes every row once."""
     early_stopping: EarlyStoppingConfig | None = EarlyStoppingConfig()
     """null trains to the end and keeps the last weights."""
     evaluate_every: int | None = Field(None, ge=1)

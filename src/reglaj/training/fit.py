@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 from reglaj.core.console import SILENT, Console
@@ -58,6 +59,8 @@ class Supervision(Generic[B]):
     row_places: Callable[[B], Sequence[str]]
     cut_rows: Callable[[B], list[B]]
     measure: Callable[[], dict[str, float]]
+    labels: NDArray[Any] | None = None
+    """(N,) class of each row, for `train.sampling: balanced`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +83,11 @@ class Fitted:
     metrics: list[dict[str, Any]]
 
 
-def plan_for(config: TrainConfig, rows: TokenRows) -> BatchPlan:
-    """The batch plan of a resolved `train` section."""
+def plan_for(config: TrainConfig, rows: TokenRows, labels: NDArray[Any] | None = None) -> BatchPlan:
+    """The batch plan of a resolved `train` section.
+
+    labels: (N,) class of each row. Without them `sampling: balanced` is not seen: enough to count steps.
+    """
     assert config.batch_size and config.epochs
     return BatchPlan(
         lengths=rows.lengths,
@@ -89,6 +95,7 @@ def plan_for(config: TrainConfig, rows: TokenRows) -> BatchPlan:
         epochs=config.epochs,
         max_steps=config.max_steps,
         seed=derive_seed(config.seed, "batch plan"),
+        labels=labels if config.sampling == "balanced" else None,
     )
 
 
@@ -141,7 +148,8 @@ class _Fit(Generic[B]):
     ) -> None:
         self.learner, self.supervision, self.config, self.console = learner, supervision, config, console
         self.ranks, self.request = learner.ranks, request
-        self.plan = plan_for(config, supervision.rows)
+        assert config.sampling == "natural" or supervision.labels is not None, "a task without labels refuses the key"
+        self.plan = plan_for(config, supervision.rows, supervision.labels)
         self.step = build_step(learner, supervision, config)
         self.step.ranks = self.ranks
         is_ahead = learner.engine.device == "cuda"

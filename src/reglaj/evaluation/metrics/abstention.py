@@ -47,7 +47,7 @@ class Threshold:
         return self.rows / self.of
 
 
-def risk_coverage(confidences: FloatArray, is_right: FloatArray, confidence: float) -> list[dict[str, Any]]:
+def risk_coverage(confidences: FloatArray, is_right: IntArray, confidence: float) -> list[dict[str, Any]]:
     """The curve on some rows, the surest first: a dict per point, with Wilson's interval of the error.
 
     confidences: (N,) probability of each answer. is_right: (N,) 0 or 1. Rows that are equally sure stand or fall
@@ -65,7 +65,7 @@ def risk_coverage(confidences: FloatArray, is_right: FloatArray, confidence: flo
     return points
 
 
-def on_rows(confidences: FloatArray, is_right: FloatArray, threshold: float, confidence: float) -> dict[str, Any]:
+def on_rows(confidences: FloatArray, is_right: IntArray, threshold: float, confidence: float) -> dict[str, Any]:
     """What a threshold does on some rows: `coverage` and `error`, each with Wilson's interval, and `rows` answered."""
     answered = confidences >= threshold
     rows = int(answered.sum())
@@ -78,7 +78,7 @@ def on_rows(confidences: FloatArray, is_right: FloatArray, threshold: float, con
 
 
 def threshold_for(
-    confidences: FloatArray, is_right: FloatArray, target_error: float, confidence: float
+    confidences: FloatArray, is_right: IntArray, target_error: float, confidence: float
 ) -> Threshold | None:
     """The lowest threshold at which the error among the answered is at most `target_error`, with `confidence`.
 
@@ -97,7 +97,7 @@ def threshold_for(
     return found
 
 
-def reachable(confidences: FloatArray, is_right: FloatArray, confidence: float) -> tuple[float, Threshold] | None:
+def reachable(confidences: FloatArray, is_right: IntArray, confidence: float) -> tuple[float, Threshold] | None:
     """The lowest target error, to a tenth of a percent, that has a threshold, and that threshold."""
     for tenths in range(1, 1000):
         target = tenths * _SMALLEST_TARGET
@@ -136,7 +136,7 @@ def _passes_at_half(target_error: float, delta: float, most: int) -> int:
     return min(most, int(fails[-1]) + 2 if len(fails) else 1)
 
 
-def _surest_first(confidences: FloatArray, is_right: FloatArray) -> tuple[FloatArray, IntArray]:
+def _surest_first(confidences: FloatArray, is_right: IntArray) -> tuple[FloatArray, IntArray]:
     """(N,) confidences, falling, and (N + 1,) how many of the first k rows are wrong."""
     order = np.argsort(-np.asarray(confidences), kind="stable")
     wrong = 1 - np.asarray(is_right)[order].astype(np.int64)

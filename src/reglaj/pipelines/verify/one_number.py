@@ -73,7 +73,7 @@ def _some_rows(assembled: Assembled, encoded: Encoded) -> list[int]:
     """The first rows of the run's own batch plan."""
     from reglaj.training.fit import plan_for
 
-    plan = plan_for(assembled.recipe.train, encoded.rows)
+    plan = plan_for(assembled.recipe.train, encoded.rows, assembled.task.strata(encoded))
     rows = [row for step in plan.steps(0) for row in step][:ROWS]
     fitting = int((encoded.rows.lengths[rows].cumsum() <= TOKENS).sum())
     return rows[: max(fitting, 2)]
@@ -132,4 +132,5 @@ def supervise(assembled: Assembled, encoded: Encoded, validation: Encoded | None
         row_places=task.row_places,
         cut_rows=task.cut_rows,
         measure=lambda: task.validate(learner, validation) if validation else {},
+        labels=task.strata(encoded),
     )
