@@ -80,6 +80,10 @@ class Recipe:
         for source in values["data"]["sources"]:
             if not source["path"].startswith("starter:"):
                 source["path"] = str((self.folder / source["path"]).resolve())
+        values["data"]["decontaminate"] = [
+            path if path.startswith("starter:") else str((self.folder / path).resolve())
+            for path in values["data"]["decontaminate"]
+        ]
         lines = [f"# derived: {key} = {why}" for key, why in self.derived.items()]
         return "\n".join([*lines, dump_yaml(values)])
 

@@ -90,6 +90,19 @@ def test_a_test_row_that_is_learnt_under_another_name(copy: Copy) -> None:
     assert set(told) == {1, 2} and "are the same text after folding" in told[2]
 
 
+def test_a_near_copy_of_a_test_row_that_is_learnt(copy: Copy) -> None:
+    run = copy("sort-001")
+    data = data_of(run)
+    train = pq.read_table(data / "train.parquet")
+    texts = train["text"].to_pylist()
+    texts[0] = pq.read_table(data / "test.parquet")["text"][0].as_py().replace(" ", ", ") + "!"
+    pq.write_table(
+        train.set_column(train.schema.get_field_index("text"), "text", pa.array(texts)), data / "train.parquet"
+    )
+    told = failed(run)
+    assert set(told) == {1, 2} and "are near-duplicates of each other" in told[2]
+
+
 @pytest.mark.parametrize(("bucket", "promises"), [("exact_duplicate", {1}), ("train", {1, 2})])
 def test_a_dropped_ledger_line(copy: Copy, bucket: str, promises: set[int]) -> None:
     run = copy("sort-001")

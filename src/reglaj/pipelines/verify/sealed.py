@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reglaj.core.errors import listing
 from reglaj.data.conversation import Conversation
 from reglaj.data.examples import OPENINGS
 from reglaj.data.folding import digest, fold
 from reglaj.data.splits.base import PARTS
+from reglaj.pipelines.verify.leakage import is_left_to_report, leaking
 from reglaj.pipelines.verify.stored import Stored
 from reglaj.pipelines.verify.subject import Subject, short
 from reglaj.pipelines.verify.verdicts import Finding, concluded, counted, not_applicable
@@ -29,15 +31,30 @@ def sealed_test(subject: Subject) -> Finding:
     if subject.data is None:
         return not_applicable(subject.no_data)
     stored, roles = subject.stored, subject.task_type.roles
-    problems = [*_crossing(stored, roles), *_misplaced(stored), *_other_test(subject, stored, roles)]
+    is_reported = is_left_to_report(stored)
+    problems = [*_misplaced(stored), *_other_test(subject, stored, roles)]
+    problems += [] if is_reported and stored.report.get("leakage") else _crossing(stored, roles)
+    problems += leaking(subject, stored)
     _, openings = subject.test
     problems += _uncounted(subject)
     rows = ", ".join(f"{stored.parts[part].num_rows:,} {part}" for part in PARTS)
     return concluded(
         problems,
-        f"{rows} rows share no folded text and lie in the ledger's buckets; the test rows ({short(test_hash(subject))})"
+        f"{rows} rows {_told(subject, stored)} and lie in the ledger's buckets; the test rows "
+        f"({short(test_hash(subject))})"
         f" have been opened {counted(openings, 'time')}, by this run and by this check too",
     )
+
+
+def _told(subject: Subject, stored: Stored) -> str:
+    """What was looked for between parts, in words."""
+    if is_left_to_report(stored):
+        return "share no folded text" if not stored.report.get("leakage") else "may leak (data.leakage is report)"
+    split = subject.recipe.data.split
+    looked = ["folded text", *(["near-duplicate"] if subject.recipe.data.near_duplicates else [])]
+    looked += [f"group by {split.group!r}"] if split.group else []
+    ahead = f", run forward in {split.time!r}" if split.time else ""
+    return f"share no {listing(looked)}{ahead}"
 
 
 def test_hash(subject: Subject) -> str:
