@@ -10,15 +10,12 @@ from reglaj.evaluation.report.plan import Block, Document, Figure
 from reglaj.evaluation.report.plots import Dot, dots_and_intervals
 from reglaj.evaluation.report.words import (
     count,
-    difference_span,
     level,
     number,
     percent,
     plural,
-    points,
     shown,
     shown_difference,
-    signed,
     span,
 )
 
@@ -94,14 +91,18 @@ def slices_told(document: Document) -> Iterator[str]:
     ) + (f"; outside of it {write(worst['rest']['value'])}." if "rest" in worst else ".")
     if "difference" not in worst:
         return
-    difference = worst["difference"]
-    bounds = difference_span(difference, is_share=figure.is_share)
+    # How much worse it is, as a number above zero where it is.
+    sign, difference = (1 if figure.lower_is_better else -1), worst["difference"]
+    low, high = sorted(sign * difference[end] for end in ("low", "high"))
+    amount, low, high = (
+        number(100 * one, 1) if figure.is_share else number(one) for one in (sign * difference["value"], low, high)
+    )
+    groups = plural(worst["of_groups"], "group")
     if worst["is_shown"]:
-        by = points(difference["value"]) + " points" if figure.is_share else signed(difference["value"])
-        yield f"It is shown to be worse, by {by} ({bounds}), even as the worst of {count(worst['of_groups'])} groups."
+        unit = " points" if figure.is_share else ""
+        yield f"It is worse by {amount}{unit} ({low} to {high}, for having been chosen among {groups})."
     else:
-        groups = plural(worst["of_groups"], "group")
-        yield f"Of {groups} one is always the worst: this difference may be chance ({bounds})."
+        yield f"Of {groups} one is always the worst: the difference of {amount} ({low} to {high}) may be chance."
 
 
 def slice_title(name: str) -> str:
