@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from reglaj.core.console import Console
 from reglaj.curation.buckets import FULL_PAIRS, group, leader_rounds, oversized_in_two, pairs_within
-from reglaj.curation.collection import Collection, shared_shingles
+from reglaj.curation.collection import Collection, may_share, shared_shingles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,12 +41,7 @@ class Linker:
         """Keep those of the pairs that are at least as similar as the threshold."""
         import numpy as np
 
-        sizes = self._collection.sizes
-        small, large = np.minimum(sizes[left], sizes[right]), np.maximum(sizes[left], sizes[right])
-        may = small >= self._threshold * large  # no overlap makes up for a larger difference in size
-        left, right = left[may], right[may]
-        shared = shared_shingles(self._collection, self._collection, left, right)
-        similarity = jaccard(shared, sizes[left], sizes[right])
+        similarity = similarities(self._collection, self._collection, left, right, self._threshold)
         is_near = similarity >= self._threshold
         self.link(left[is_near], right[is_near], similarity[is_near].astype(np.float32))
 
@@ -74,9 +69,17 @@ class Linker:
         )
 
 
-def jaccard(shared: Rows, left: Rows, right: Rows) -> NDArray[np.float64]:
-    """Shared shingles over all of both, from the sizes of two sets that are not empty."""
-    return shared / (left + right - shared)
+def similarities(a: Collection, b: Collection, left: Rows, right: Rows, threshold: float) -> NDArray[np.float64]:
+    """(P,) Jaccard similarity of texts that have shingles; perhaps 0 where it is below the threshold."""
+    import numpy as np
+
+    both = a.sizes[left] + b.sizes[right]
+    found = np.zeros(len(left))
+    # s / (both - s) >= threshold, solved for the shared shingles s.
+    may = may_share(a, b, left, right, threshold / (1 + threshold) * both)
+    shared = shared_shingles(a, b, left[may], right[may])
+    found[may] = shared / (both[may] - shared)
+    return found
 
 
 def link_near(linker: Linker, collection: Collection, console: Console) -> None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import Console
 from reglaj.curation.banding import Banding, band_hashes
-from reglaj.curation.shingles import ShingleStore, shingle
+from reglaj.curation.shingles import ShingleStore, bit_sets, shingle
 from reglaj.data.folding import digest, fold, to_hashes
 from reglaj.data.relations import Texts
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 _BATCH_CHARACTERS = 2**17  # of texts that are shingled at once: what stays in a processor's cache
+_CHUNK_SHINGLES = 2**18  # that are compared at once, for the same reason
 # Bytes that are neither a letter nor a digit, deleted by one C call where a text is plain ASCII.
 _ASCII_OTHERS = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 
@@ -43,6 +44,8 @@ class Collection:
     """(U,) where a text's shingles begin in `shingles`."""
     shingles: NDArray[np.int32]
     """(S,) sorted within each text."""
+    bits: NDArray[np.uint64]
+    """(4, U) see `bit_sets`."""
     bands: NDArray[np.uint64]
     """(b, U) hashes of the signature's bands; meaningless where `sizes` is 0."""
 
@@ -68,6 +71,7 @@ class _Builder:
     pending_characters: int = 0
     store: ShingleStore = field(default_factory=ShingleStore)
     sizes: list[NDArray[np.int64]] = field(default_factory=list)
+    bits: list[NDArray[np.uint64]] = field(default_factory=list)
     bands: list[NDArray[np.uint64]] = field(default_factory=list)
 
     def add(self, text: str) -> None:
@@ -87,6 +91,7 @@ class _Builder:
         shingles, sizes = shingle(self.pending)
         self.store.add(shingles)
         self.sizes.append(sizes)
+        self.bits.append(bit_sets(shingles, sizes))
         self.bands.append(band_hashes(shingles, sizes, self.banding))
         self.pending.clear()
         self.pending_characters = 0
@@ -112,6 +117,7 @@ def collect(texts: Texts, banding: Banding, console: Console, *, doing: str) -> 
         sizes=sizes,
         starts=np.cumsum(sizes) - sizes,
         shingles=builder.store.all(),
+        bits=np.concatenate(builder.bits, axis=1),
         bands=np.concatenate(builder.bands, axis=1),
     )
 
@@ -143,11 +149,27 @@ def shared_shingles(
     import numpy as np
 
     found = np.empty(len(rows_a), dtype=np.int64)
-    for chunk in _chunks(a.sizes[rows_a] + b.sizes[rows_b]):
+    for chunk in slices(a.sizes[rows_a] + b.sizes[rows_b], _CHUNK_SHINGLES):
         left, right = _matrix(a, rows_a[chunk]), _matrix(b, rows_b[chunk])
         # scipy merges sorted rows in C++, some 3 ns a shingle.
         found[chunk] = np.diff(left.multiply(right).indptr)
     return found
+
+
+def may_share(
+    a: Collection, b: Collection, rows_a: NDArray[np.int64], rows_b: NDArray[np.int64], needed: NDArray[Any]
+) -> NDArray[np.int64]:
+    """Which of the pairs (their places) have perhaps `needed` shingles in common; the others have fewer for certain."""
+    import numpy as np
+
+    left = np.arange(len(rows_a))
+    spare = np.floor(a.sizes[rows_a] - needed + 1e-6).astype(np.int64)
+    # Word by word: the first 64 bits refuse nearly all, so the others are hardly ever read. Some 20 ns a pair.
+    for of_a, of_b in zip(a.bits, b.bits, strict=True):
+        spare -= np.bitwise_count(of_a[rows_a] & ~of_b[rows_b])
+        kept = np.flatnonzero(spare >= 0)
+        left, rows_a, rows_b, spare = left[kept], rows_a[kept], rows_b[kept], spare[kept]
+    return left
 
 
 def _matrix(collection: Collection, rows: NDArray[np.int64]) -> csr_array:
@@ -162,17 +184,14 @@ def _matrix(collection: Collection, rows: NDArray[np.int64]) -> csr_array:
     return matrix
 
 
-_CHUNK_SHINGLES = 2**18
-
-
-def _chunks(weights: NDArray[np.int64]) -> Iterator[slice]:
-    """Slices whose weights sum to some 260,000 each (what stays in a processor's cache), or a single item of more."""
+def slices(weights: NDArray[np.int64], limit: int) -> Iterator[slice]:
+    """Slices whose weights sum to at most `limit`, or a single item of more."""
     import numpy as np
 
     total = np.cumsum(weights)
     begin = 0
     while begin < len(weights):
         before = int(total[begin - 1]) if begin else 0
-        end = max(int(np.searchsorted(total, before + _CHUNK_SHINGLES, side="right")), begin + 1)
+        end = max(int(np.searchsorted(total, before + limit, side="right")), begin + 1)
         yield slice(begin, end)
         begin = end

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from reglaj.core.console import Console
-from reglaj.curation.collection import Collection, expand, shared_shingles
+from reglaj.curation.collection import Collection, expand, may_share, shared_shingles, slices
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,9 @@ MIN_SHINGLES = 16
 POSTINGS = 64
 
 _TABLE_BITS = 24  # of the table of counts: 16 million counters in 64 MiB; shingles that share one look more frequent
+_SHIFT = 31 - _TABLE_BITS
 _CHUNK = 2**22
+_CHUNK_CANDIDATES = 2**19
 _PART_POSTINGS = 2**26  # looked up at once: 0.5 GiB
 
 
@@ -50,22 +52,20 @@ def find_contained(
 
     frequency = _frequencies(outer)
     probes, owners = _rarest(inner, frequency, is_same=inner is outer)
-    bits = 31 - _TABLE_BITS
     wanted = np.zeros(1 << _TABLE_BITS, dtype=bool)
-    wanted[probes >> bits] = True
+    wanted[probes >> _SHIFT] = True
     expected = int(frequency[wanted].sum())
-    parts = max(-(-expected // _PART_POSTINGS), 1)
-    edges = np.linspace(0, 2**31, parts + 1).astype(np.int64)
-    found = np.empty(0, dtype=np.uint64)
-    with console.progress("looking for texts inside others", total=parts, unit="parts") as advance:
+    edges = np.linspace(0, 2**31, max(-(-expected // _PART_POSTINGS), 1) + 1).astype(np.int64)
+    keys = [np.empty(0, dtype=np.uint64)]
+    with console.progress("looking for texts inside others", total=len(probes), unit="shingles") as advance:
         for low, high in itertools.pairwise(edges):
             in_part = (probes >= low) & (probes < high)
             postings = _postings(outer, wanted, int(low), int(high))
-            keys = np.unique(_candidates(probes[in_part], owners[in_part], postings))
-            keys = keys[~np.isin(keys, found, assume_unique=True)] if len(found) else keys
-            found = np.union1d(found, keys) if parts > 1 else found
-            yield from _confirm(inner, outer, keys)
-            advance(1)
+            for candidates, count in _candidates(inner, outer, probes[in_part], owners[in_part], postings):
+                keys.append(candidates)
+                advance(count)
+    found = np.sort(np.concatenate(keys))  # not `np.unique`: it hashes first, which is ten times as slow here
+    yield from _confirm(inner, outer, found[np.concatenate(([True], found[1:] != found[:-1]))[: len(found)]])
 
 
 def _frequencies(collection: Collection) -> NDArray[np.int32]:
@@ -74,7 +74,7 @@ def _frequencies(collection: Collection) -> NDArray[np.int32]:
 
     counts = np.zeros(1 << _TABLE_BITS, dtype=np.int32)
     for begin in range(0, len(collection.shingles), _CHUNK):
-        piece = collection.shingles[begin : begin + _CHUNK] >> (31 - _TABLE_BITS)
+        piece = collection.shingles[begin : begin + _CHUNK] >> _SHIFT
         counts += np.bincount(piece, minlength=1 << _TABLE_BITS).astype(np.int32)
     return counts
 
@@ -87,23 +87,20 @@ def _rarest(collection: Collection, frequency: NDArray[np.int32], *, is_same: bo
     sizes = collection.sizes[rows]
     needed = sizes - np.ceil(CONTAINED * sizes - 1e-9).astype(np.int64) + 1
     probes, owners = [], []
-    ends = np.cumsum(sizes)
-    begin = 0
-    while begin < len(rows):
-        before = int(ends[begin - 1]) if begin else 0
-        end = max(int(np.searchsorted(ends, before + _CHUNK, side="right")), begin + 1)
-        some, some_sizes = rows[begin:end], sizes[begin:end]
+    for chunk in slices(sizes, _CHUNK):
+        some, some_sizes = rows[chunk], sizes[chunk]
         shingles = np.asarray(collection.shingles[expand(collection.starts[some], some_sizes)]).astype(np.int64)
-        counts = frequency[shingles >> (31 - _TABLE_BITS)].astype(np.int64)
-        order = np.argsort((np.repeat(np.arange(end - begin), some_sizes) << 32) | counts, kind="stable")
-        chosen = order[expand(np.cumsum(some_sizes) - some_sizes, needed[begin:end])]
-        owner = np.repeat(some, needed[begin:end])
+        counts = frequency[shingles >> _SHIFT].astype(np.int64)
+        order = np.argsort((np.repeat(np.arange(len(some)), some_sizes) << 32) | counts, kind="stable")
+        chosen = order[expand(np.cumsum(some_sizes) - some_sizes, needed[chunk])]
+        owner = np.repeat(some, needed[chunk])
         is_useful = counts[chosen] > (1 if is_same else 0)
         probes.append(shingles[chosen][is_useful])
         owners.append(owner[is_useful])
-        begin = end
     none = np.empty(0, dtype=np.int64)
-    return np.concatenate([none, *probes]), np.concatenate([none, *owners])
+    found, of_text = np.concatenate([none, *probes]), np.concatenate([none, *owners])
+    order = np.argsort(found, kind="stable")  # neighbours are looked up at neighbouring places: three times as fast
+    return found[order], of_text[order]
 
 
 def _postings(collection: Collection, wanted: NDArray[np.bool_], low: int, high: int) -> NDArray[np.uint64]:
@@ -117,7 +114,7 @@ def _postings(collection: Collection, wanted: NDArray[np.bool_], low: int, high:
     pieces = [np.empty(0, dtype=np.uint64)]
     for begin in range(0, len(collection.shingles), _CHUNK):
         piece = np.asarray(collection.shingles[begin : begin + _CHUNK])
-        is_taken = wanted[piece >> (31 - _TABLE_BITS)] & (piece >= low) & (piece < high)
+        is_taken = wanted[piece >> _SHIFT] & (piece >= low) & (piece < high)
         where = np.flatnonzero(is_taken)
         texts = np.searchsorted(ends, where + begin, side="right")
         pieces.append((piece[where].astype(np.uint64) << np.uint64(32)) | place[texts])
@@ -127,16 +124,30 @@ def _postings(collection: Collection, wanted: NDArray[np.bool_], low: int, high:
     return (keys & ~np.uint64(2**32 - 1)) | keys_text
 
 
-def _candidates(probes: Rows, owners: Rows, postings: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """(inner << 32 | outer) of texts that a probe is in."""
+def _candidates(
+    inner: Collection, outer: Collection, probes: Rows, owners: Rows, postings: NDArray[np.uint64]
+) -> Iterator[tuple[NDArray[np.uint64], int]]:
+    """(inner << 32 | outer) of texts that a probe is in and that may hold the inner text; and the probes gone through.
+
+    A pair comes once for each of its probes.
+    """
     import numpy as np
 
     heads = postings >> np.uint64(32)
     starts = np.searchsorted(heads, probes.astype(np.uint64), side="left")
     counts = np.searchsorted(heads, probes.astype(np.uint64), side="right") - starts
     counts = np.minimum(counts, POSTINGS)
-    outer = postings[expand(starts, counts)] & np.uint64(2**32 - 1)
-    return (np.repeat(owners, counts).astype(np.uint64) << np.uint64(32)) | outer
+    del heads
+    for chunk in slices(counts, _CHUNK_CANDIDATES):
+        right = (postings[expand(starts[chunk], counts[chunk])] & np.uint64(2**32 - 1)).astype(np.int64)
+        left = np.repeat(owners[chunk], counts[chunk])
+        needed = np.ceil(CONTAINED * inner.sizes[left] - 1e-9)
+        may = outer.sizes[right] >= inner.sizes[left]
+        if inner is outer:
+            may &= left != right
+        left, right, needed = left[may], right[may], needed[may]
+        kept = may_share(inner, outer, left, right, needed)
+        yield (left[kept].astype(np.uint64) << np.uint64(32)) | right[kept].astype(np.uint64), chunk.stop - chunk.start
 
 
 def _confirm(
@@ -148,10 +159,6 @@ def _confirm(
         piece = keys[begin : begin + _CHUNK]
         left = (piece >> np.uint64(32)).astype(np.int64)
         right = (piece & np.uint64(2**32 - 1)).astype(np.int64)
-        may = outer.sizes[right] >= inner.sizes[left]
-        if inner is outer:
-            may &= left != right
-        left, right = left[may], right[may]
         share = shared_shingles(inner, outer, left, right) / inner.sizes[left]
         is_inside = share >= CONTAINED
         yield left[is_inside], right[is_inside], share[is_inside]

@@ -70,6 +70,19 @@ def _hash_windows(codes: NDArray[np.generic]) -> NDArray[np.uint64]:
     return hashes
 
 
+def bit_sets(shingles: NDArray[np.int32], sizes: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """(4, N) 256 bits of each set: bit k is set where a shingle is k modulo 256.
+
+    A bit that one set has and another lacks is at least one shingle that the other lacks, so that most pairs are
+    refused without looking at their shingles. Sets of thousands have all bits and are never refused.
+    """
+    import numpy as np
+
+    bits = np.zeros((len(sizes), 256), dtype=bool)
+    bits[np.repeat(np.arange(len(sizes)), sizes), shingles & 255] = True
+    return np.ascontiguousarray(np.packbits(bits, axis=1).view(np.uint64).T)
+
+
 class ShingleStore:
     """Sets of shingles that come batch by batch; beyond 1 GiB they go to a file without a name."""
 

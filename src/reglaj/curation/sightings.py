@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reglaj.core.console import Console
-from reglaj.curation.clusters import jaccard
-from reglaj.curation.collection import Collection, expand, shared_shingles
+from reglaj.curation.clusters import similarities
+from reglaj.curation.collection import Collection, expand
 from reglaj.curation.containment import find_contained
 from reglaj.data.folding import group_numbers
 
@@ -81,17 +81,13 @@ class Sightings:
                     some = slice(begin, begin + _CHUNK_PAIRS // _BUCKET_OTHERS)
                     left = np.repeat(texts[some], counts[some])
                     right = others[expand(starts[some], counts[some])]
-                    is_near = self._are_near(left, right)
+                    similarity = similarities(self._mine, self._theirs, left, right, self._threshold)
+                    is_near = similarity >= self._threshold
                     near_texts.append(left[is_near])
                     near_rows.append(self._theirs.first[right[is_near]])
                 advance(1)
         none = np.empty(0, dtype=np.int64)
         self._note(np.concatenate([none, *near_texts]), np.concatenate([none, *near_rows]))
-
-    def _are_near(self, left: Rows, right: Rows) -> NDArray[np.bool_]:
-        a, b = self._mine.sizes[left], self._theirs.sizes[right]
-        shared = shared_shingles(self._mine, self._theirs, left, right)
-        return jaccard(shared, a, b) >= self._threshold
 
     def inside(self, console: Console) -> None:
         """One text inside the other, whichever is the inner one."""
