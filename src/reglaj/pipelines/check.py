@@ -16,6 +16,7 @@ from reglaj.core.config import Config, apply_override, read_yaml_mapping, valida
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import Problem, environment_fault
 from reglaj.data.config import DataConfig
+from reglaj.data.extras import missing_columns
 from reglaj.methods import METHODS
 from reglaj.methods.config import MethodConfig
 from reglaj.pipelines.check_sources import Seen, amount_of, check_contents, look_at_sources
@@ -52,11 +53,20 @@ def check(
         findings.add(model_problems(parts.task, parts.method, parts.train, facts))
     if parts.data and parts.task:
         check_contents(parts.data, parts.task, seen, findings)
+    if whole and seen:
+        findings.add(_missing_slices(whole, seen))
     findings.attempt(lambda: _check_writable(Path(runs)))
     findings.raise_all()
     assert whole and facts
     name = None if isinstance(recipe, Mapping) else str(recipe)
     return {"recipe": name, "name": whole.name, **_summary(whole, facts, seen, findings.notes)}
+
+
+def _missing_slices(recipe: Recipe, seen: list[Seen]) -> list[Problem]:
+    """Columns of slices that no source has, as far as their beginnings tell."""
+    columns = list(dict.fromkeys(column for one in seen for column in one.preview.columns))
+    name = "the data" if len(seen) > 1 else seen[0].config.path
+    return missing_columns(dict.fromkeys(recipe.evaluate.slice_columns, "evaluate.slices"), columns, name)
 
 
 def model_problems(
