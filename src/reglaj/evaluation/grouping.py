@@ -136,69 +136,6 @@ def learn_slicing(cells: Cells, *, unit: str = "", is_number: bool | None = None
     return Slicing(edges=tuple(sorted(q for q in edges if q < max(numbers))), is_whole=is_whole, unit=unit)
 
 
-def _as_values(self, cells: Cells, kept: frozenset[str]) -> list[str]:
-        named = [_as_value(cell) for cell in cells]
-        counts = Counter(name for name in named if name != EMPTY)
-        if len(counts) <= MOST_GROUPS:
-            return named
-        largest = sorted(counts, key=lambda name: (-counts[name], name))[:MOST_GROUPS]
-        own = {*largest, *kept, EMPTY}
-        return [name if name in own else OTHER for name in named]
-
-    def _in_ranges(self, cells: Cells) -> list[str]:
-        assert self.edges is not None, "cells that are values have no ranges"
-        names, edges = self.ranges(), np.array(self.edges)
-        found = []
-        for cell in cells:
-            number = _as_number(cell)
-            if number is None:
-                found.append(EMPTY if _as_value(cell) == EMPTY else NO_NUMBER)
-            else:  # a range holds its upper end
-                found.append(names[int(np.searchsorted(edges, number, side="left"))])
-        return found
-
-    def _range_name(self, place: int) -> str:
-        """`up to 6 words`, `7 to 11 words`, `12 words and more`; with fractions `over 2.5 to 4`."""
-        assert self.edges is not None, "cells that are values have no ranges"
-        behind, last = f" {self.unit}" if self.unit else "", len(self.edges)
-        if not last:
-            return EVERY
-        if place == 0:
-            return f"up to {_digits(self.edges[0])}{behind}"
-        low = self.edges[place - 1]
-        if not self.is_whole:
-            return f"over {_digits(low)}" + (f" to {_digits(self.edges[place])}" if place < last else "") + behind
-        if place == last:
-            return f"{_digits(low + 1)}{behind} and more"
-        first, end = low + 1, self.edges[place]
-        return f"{_digits(first)}{'' if first == end else f' to {_digits(end)}'}{behind}"
-
-
-def learn_slicing(cells: Cells, *, unit: str = "", is_number: bool | None = None) -> Slicing:
-    """How to group cells like these, which are of rows that may be looked at.
-
-    Ranges where all cells are numbers, and more different ones than there are groups; else values. is_number: told by
-    who knows it.
-    """
-    step = max(1, len(cells) // _LEARNT_FROM)
-    seen = [cell for cell in cells[::step] if _as_value(cell) != EMPTY]
-    numbers = [number for cell in seen if (number := _as_number(cell)) is not None]
-    if is_number is None:
-        is_number = bool(seen) and len(numbers) == len(seen) and len(set(numbers)) > MOST_GROUPS
-    if not is_number:
-        return Slicing(unit=unit)
-    if not numbers:
-        return Slicing(edges=(), unit=unit)
-    # Numbers that occur, so that a range's name says exactly what is in it.
-    quantiles = np.quantile(numbers, np.arange(1, _RANGES) / _RANGES, method="inverted_cdf")
-    most = max(numbers)
-    return Slicing(
-        edges=tuple(sorted({float(q) for q in quantiles if q < most})),
-        is_whole=all(number == int(number) for number in numbers),
-        unit=unit,
-    )
-
-
 def _as_value(cell: str | None) -> str:
     """The name of a cell's group: on one line, and not too long for a table."""
     value = " ".join(cell.split()) if cell else ""
