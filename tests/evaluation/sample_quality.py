@@ -26,10 +26,11 @@ def sample_data(num_labels: int = 77) -> dict:
             "kind": "near_duplicate",
             "count": 23,
             "fate": "dropped from the earlier part (`near_duplicate_across_parts`)",
-            "examples": [{"text": TEXTS[0], "part": "train", "source": "a.csv", "line": 9, "other": TEXTS[2]}],
+            "what": "records nearly repeat one in a later part",
+            "examples": [{"text": TEXTS[0], "part": "train", "place": "a.csv:9", "other": "b.csv:7 (test)"}],
         },
-        {"kind": "group_across_parts", "count": 4, "fate": "kept together", "examples": []},
-        {"kind": "time_across_parts", "count": 0, "fate": "", "examples": []},
+        {"kind": "group", "count": 4, "fate": "kept together", "examples": []},
+        {"kind": "time", "count": 0, "fate": "", "examples": []},
     ]
     return {
         "read": sum(parts.values()) + sum(dropped.values()),

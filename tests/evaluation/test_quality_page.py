@@ -229,6 +229,8 @@ def test_thousands_of_labels_make_no_endless_plot():
     data, quality = sample_data(3), copy.deepcopy(sample_quality(3))
     labels = {f"label {place}": 5000 - place for place in range(5000)}
     quality["labels"] = {"train": labels, "validation": {}, "test": {}}
+    quality["label_errors"]["per_label"] = {label: {"flagged": 2, "rows": 9} for label in labels}
     page = page_of({**data, "labels": {}}, quality)
     assert sum(name == "rect" for name, _ in page.elements) < 400
+    assert sum(name == "tr" for name, _ in page.elements) < 600
     assert "5,000 labels" in page.text

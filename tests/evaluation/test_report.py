@@ -25,7 +25,7 @@ SECTIONS = {
     "cost",
     "provenance",
 }
-VOID = {"meta", "br", "hr", "col"}
+VOID = {"meta", "br", "hr", "col", "wbr"}
 
 
 class Page(HTMLParser):

@@ -3,6 +3,7 @@ do."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from reglaj.evaluation.report.words import count, listed, percent, plural
 
 LEVELS = {"act": "act", "look": "look", "fine": "fine"}
 _EXAMPLES_SHOWN = 3
+_KEY = re.compile(r"\b(data|train|evaluate|model|method)\.[a-z_]+(\.[a-z_]+)*(=[\w.]+)?")
 _WHERE = {
     "leakage": "split",
     "contradictory": "rows",
@@ -48,7 +50,7 @@ def examples_of(quality: Mapping[str, Any], name: str) -> list[Any]:
 def headline(data: Mapping[str, Any], quality: Mapping[str, Any]) -> str:
     """What was read, and the finding that matters most."""
     read, kept = data.get("read", 0), sum(data.get(part) or 0 for part in ("train", "validation", "test"))
-    told = f"{plural(read, 'record')} read, {count(kept)} kept."
+    told = f"{plural(read, 'record')} read, {'all' if kept == read else count(kept)} kept."
     urgent = findings_of(quality, "act") or findings_of(quality, "look")
     return f"{told} {_sentence(urgent[0]['title'])}" if urgent else told
 
@@ -87,7 +89,7 @@ def findings(quality: Mapping[str, Any], anchors: Container[str]) -> Block | Non
 def _card(one: Mapping[str, Any], anchors: Container[str]) -> Markup:
     level = LEVELS.get(str(one.get("level")), "look")
     title = tag("h3", _sentence(one["title"]), " ", _share(one))
-    do = tag("p", tag("b", "Do "), with_code(str(one["do"])), class_="do") if one.get("do") else ""
+    do = tag("p", tag("b", "Do "), _told(one["do"]), class_="do") if one.get("do") else ""
     shown: Sequence[Any] = list(one.get("examples") or [])[:_EXAMPLES_SHOWN]
     rows = (
         tag("details", tag("summary", _examples_title(one, len(shown))), quotes(shown), open=level == "act")
@@ -115,7 +117,13 @@ def _share(one: Mapping[str, Any]) -> Markup:
 
 
 def _why(one: Mapping[str, Any]) -> Markup:
-    return with_code(str(one.get("why") or ""))
+    return _told(one.get("why") or "")
+
+
+def _told(text: Any) -> Markup:
+    """A sentence in which keys of the recipe are code, whether it says so with backticks or not."""
+    sentence = _sentence(text) if str(text).strip() else ""
+    return with_code(sentence if "`" in sentence else _KEY.sub(r"`\g<0>`", sentence))
 
 
 def _sentence(title: Any) -> str:

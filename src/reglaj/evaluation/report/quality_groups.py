@@ -36,7 +36,7 @@ def split(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block | None:
         legend = [
             (f"box p{i}", f"{part} {count(n)} ({percent(n / total)})") for i, (part, n) in enumerate(parts.items(), 1)
         ]
-        plot = bars([Bar(name="", pieces=pieces, value=count(total))], alternative="Records of each part")
+        plot = bars([Bar(name="records", pieces=pieces, value=count(total))], alternative="Records of each part")
         body.append(figure(plot, "", legend))
     if leakage:
         body += _gate(leakage)
@@ -52,7 +52,7 @@ def _gate(leakage: Mapping[str, Any]) -> list[Any]:
         return [tag("h3", "The leakage gate found nothing"), tag("p", told)]
     rows = [
         [
-            _plain(one.get("kind", "")).capitalize(),
+            _sentence_start(str(one.get("what") or _plain(one.get("kind", "")))),
             exact(one["count"], count(one["count"])),
             with_code(_plain(one.get("fate") or "")),
         ]
@@ -60,11 +60,25 @@ def _gate(leakage: Mapping[str, Any]) -> list[Any]:
     ]
     shown = table(["what", "records", "what became of it"], rows, caption="Found between the parts", numeric=(1,))
     details = [
-        folded(f"Examples: {_plain(one.get('kind', ''))}", quotes(one["examples"]))
+        folded(
+            f"Examples: {one.get('what') or _plain(one.get('kind', ''))}", quotes([_leak(e) for e in one["examples"]])
+        )
         for one in found
         if one.get("examples")
     ]
     return [tag("h3", "The leakage gate"), tag("p", told), tag("div", shown, class_="gate narrow-table"), *details]
+
+
+def _leak(example: Any) -> Any:
+    """An example of the gate, with the place that it leaks into beside its own."""
+    if not isinstance(example, Mapping) or not example.get("other"):
+        return example
+    rest = {key: value for key, value in example.items() if key not in ("other", "note")}
+    return {**rest, "note": f"beside {example['other']}"}
+
+
+def _sentence_start(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _plain(name: Any) -> str:
@@ -154,8 +168,12 @@ def _cluster(one: Mapping[str, Any]) -> Markup:
     texts = one.get("texts") or []
     shown = [tag("li", quote(text) if isinstance(text, str) else quotes([text])) for text in texts[:_TEXTS_SHOWN]]
     size = one.get("size") or len(texts)
-    title = f"{plural(size, 'record')}, {count(len(shown))} of them:" if size > len(shown) else plural(size, "record")
-    return tag("div", tag("p", title, class_="caption"), tag("ul", *shown, class_="quotes"))
+    title = plural(size, "record")
+    if not shown:
+        title += ", not quoted"
+    elif size > len(shown):
+        title += f", {count(len(shown))} of them:"
+    return tag("div", tag("p", title, class_="caption"), tag("ul", *shown, class_="quotes") if shown else "")
 
 
 def _semantic(values: Mapping[str, Any]) -> list[Any]:

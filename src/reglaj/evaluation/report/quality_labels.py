@@ -9,7 +9,7 @@ from reglaj.evaluation.report.markup import Markup, exact, figure, folded, joine
 from reglaj.evaluation.report.plan import Block
 from reglaj.evaluation.report.plots import Axis, Dot, dots_and_intervals, histogram
 from reglaj.evaluation.report.quality_findings import examples_of
-from reglaj.evaluation.report.quality_plots import Bar, bars, quote
+from reglaj.evaluation.report.quality_plots import Bar, bars, breakable, quote
 from reglaj.evaluation.report.words import count, number, percent, plural
 
 _PARTS = ("train", "validation", "test")
@@ -17,6 +17,7 @@ _BARS_SHOWN = 24
 """Labels that are drawn by name; of more, the most frequent and the rarest, and the rest in a table."""
 _ENDS_SHOWN = 10
 _MOST_COLUMNS = 240
+_MOST_NUMBERED = 500
 _ERRORS_SHOWN = 12
 _QUOTE = 240
 """Characters of a text that the table of errors shows at once."""
@@ -34,7 +35,10 @@ def balance(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block | None
         return None
     ordered = sorted(totals, key=lambda label: (-totals[label], label))
     legend = [(f"box p{i}", part) for i, part in enumerate(_PARTS, start=1) if parts[part]]
-    numbers = folded("Numbers of every label", _numbers(ordered, parts, totals))
+    told = "Numbers of every label"
+    if len(ordered) > _MOST_NUMBERED:
+        told = f"Numbers of the {count(_MOST_NUMBERED)} most frequent labels; report.json has all"
+    numbers = folded(told, _numbers(ordered[:_MOST_NUMBERED], parts, totals))
     body = joined([_balance_plot(ordered, parts, totals, legend), numbers])
     return Block(anchor="labels", title="Balance of labels", lead=_balance_told(labels, ordered, totals), body=body)
 
@@ -45,7 +49,11 @@ def _balance_told(labels: Mapping[str, Any], ordered: Sequence[str], totals: Map
     told += f" ({percent(share)} of the training records)" if share is not None else ""
     told += f"; the rarest, {ordered[-1]}, has {count(totals[ordered[-1]])}."
     ratio = labels.get("imbalance_ratio")
-    return f"{told} In training, there are {number(ratio, 1)} of the one for each of the other." if ratio else told
+    return (
+        f"{told} In training the most frequent has {number(ratio, 1)} times the records of the rarest."
+        if ratio
+        else told
+    )
 
 
 def _balance_plot(
@@ -75,7 +83,9 @@ def _balance_plot(
     profile = histogram(
         means,
         edges,
-        x=Axis(title="labels, from the most frequent to the rarest", write=count),
+        x=Axis(
+            title="labels, from the most frequent to the rarest", write=lambda place: count(min(place, len(ordered)))
+        ),
         y=Axis(title="records", write=count),
         alternative=f"Records of {count(len(ordered))} labels in falling order",
         height=150,
@@ -128,8 +138,8 @@ def _error(one: Mapping[str, Any]) -> list[Any]:
     place = f"{one.get('source') or ''}:{one.get('line') or ''}".strip(":")
     return [
         tag("div", quote(str(one.get("text", "")), most=_QUOTE), tag("div", place, class_="quiet"), class_="quoted"),
-        tag("span", one.get("label", ""), dir="auto"),
-        tag("span", one.get("note", ""), dir="auto"),
+        tag("span", breakable(one.get("label", "")), dir="auto"),
+        tag("span", breakable(one.get("note", "")), dir="auto"),
     ]
 
 
@@ -137,15 +147,16 @@ def _pairs(pairs: Sequence[Mapping[str, Any]]) -> Markup:
     """Which label is taken for which."""
     rows = [
         [
-            tag("span", one.get("label", ""), dir="auto"),
-            tag("span", one.get("looks_like", ""), dir="auto"),
+            tag("span", breakable(one.get("label", "")), dir="auto"),
+            tag("span", breakable(one.get("looks_like", "")), dir="auto"),
             exact(one.get("count", 0), count(one.get("count", 0))),
         ]
         for one in pairs
+        if one.get("count", 0) > 1
     ]
     if not rows:
         return joined([])
-    caption = "Labels that change places most often: merge them, or say in a sentence what sets them apart"
+    caption = "Which label is taken for which; where that is often, say what sets the two apart, or make them one"
     shown = table(["labelled", "looks like", "records"], rows, caption=caption, numeric=(2,))
     return tag("div", shown, class_="narrow-table")
 
@@ -167,7 +178,7 @@ def _per_label(per_label: Mapping[str, Any]) -> Markup:
 
     most = float(counts[ordered[0]])
     shown = bars([row(name) for name in ordered[:_ENDS_SHOWN]], alternative="Likely wrong labels by label", most=most)
-    rest = ordered[_ENDS_SHOWN:]
+    rest = ordered[_ENDS_SHOWN:_MOST_NUMBERED]
     more = ""
     if rest:
         more = folded(f"{plural(len(rest), 'more label')}", bars([row(n) for n in rest], alternative="More", most=most))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reglaj.evaluation.report.markup import Markup, exact, joined, tag
+from reglaj.evaluation.report.markup import Markup, escaped, exact, joined, tag
 from reglaj.evaluation.report.words import count
 
 _LONGEST_QUOTE = 400
 """Characters of a text that are shown at once; the rest opens on a click."""
 _LONGEST_SHOWN = 6_000
-_ABOUT = ("text", "label", "labels", "note", "source", "line", "part", "id", "record")
+_ABOUT = ("text", "label", "labels", "note", "source", "line", "part", "place", "id", "record")
 """Keys of an example that have a place of their own; every other one is named."""
 
 
@@ -31,7 +32,7 @@ def bars(rows: Sequence[Bar], *, alternative: str, most: float | None = None) ->
     drawn = [
         tag(
             "div",
-            tag("div", row.name, class_="name", dir="auto"),
+            tag("div", breakable(row.name), class_="name", dir="auto"),
             tag("div", *(_piece(n / whole, kind) for n, kind in row.pieces if n), class_="track", aria_hidden="true"),
             tag("div", row.value, class_="value"),
             class_="row",
@@ -43,6 +44,12 @@ def bars(rows: Sequence[Bar], *, alternative: str, most: float | None = None) ->
 
 def _piece(share: float, kind: str) -> Markup:
     return tag("span", class_=kind, style=f"width:{round(100 * share, 3):g}%")
+
+
+def breakable(name: Any) -> Markup:
+    """A name that may go on in the next line after an underscore and the like, where it has no spaces."""
+    pieces = re.split(r"(?<=[_/.:\-])(?=\w)", str(name))
+    return Markup("<wbr>".join(escaped(piece) for piece in pieces)) if not isinstance(name, Markup) else name
 
 
 def quote(text: str, most: int = _LONGEST_QUOTE) -> Markup:
@@ -94,6 +101,6 @@ def _remarks(one: Mapping[str, Any]) -> Markup:
 
 
 def _place(one: Mapping[str, Any]) -> str:
-    where = f"{one.get('source') or ''}:{one.get('line') or ''}".strip(":")
+    where = str(one.get("place") or "") or f"{one.get('source') or ''}:{one.get('line') or ''}".strip(":")
     part = one.get("part")
     return f"{where} ({part})" if where and part else where or str(part or "")

@@ -13,6 +13,8 @@ from reglaj.evaluation.report.quality_plots import Bar, bars, quote, quotes
 from reglaj.evaluation.report.words import count, number, plural
 
 _ROWS_SHOWN = 6
+_SHOWN = ("checked", "flagged", "rows", "lines", "starts", "prompts", "examples")
+"""Figures of which one must say something, or a check is not shown at all."""
 
 
 def odd_rows(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block | None:
@@ -25,7 +27,7 @@ def odd_rows(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block | Non
     body: list[Any] = []
     for name, draw in checks.items():
         values = quality.get(name)
-        if values:
+        if values and any(value for key, value in values.items() if key in _SHOWN):
             body += draw(values, values.get("examples") or examples_of(quality, name))
     if not body:
         return None
@@ -35,9 +37,10 @@ def odd_rows(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block | Non
 
 def _outliers(values: Mapping[str, Any], examples: Sequence[Any]) -> list[Any]:
     flagged, checked = values.get("flagged") or 0, values.get("checked")
-    told = plural(flagged, "text lies", "texts lie") + " far from every other: another matter, a language, or noise."
-    if checked:
-        told = f"Of {count(checked)} texts, {told}"
+    told = f"{count(flagged)} of {plural(checked, 'text')}" if checked else plural(flagged, "text")
+    told += (
+        f" {'lies' if flagged == 1 else 'lie'} far from every other one: another matter, another language, or noise."
+    )
     body: list[Any] = [tag("h3", "Outliers"), tag("p", told)]
     counts, edges, threshold = values.get("counts") or [], values.get("edges") or [], values.get("threshold")
     if any(counts) and len(edges) == len(counts) + 1:
