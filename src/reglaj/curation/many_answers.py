@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from reglaj.data.conversation import Conversation
+from reglaj.data.conversation import Conversation, Message
 from reglaj.data.folding import digest, fold
 
 
@@ -29,9 +29,8 @@ def find_many_answers(conversations: Iterable[Conversation]) -> list[ManyAnswers
     kept: dict[int, Conversation] = {}
     for row, conversation in enumerate(conversations):
         before = conversation.before_last_answer()
-        turns = [fold(json.dumps(message, sort_keys=True, ensure_ascii=False)) for message in before.messages]
         tools = [json.dumps(tool, sort_keys=True) for tool in before.tools]
-        rows = asked.setdefault(digest([*turns, *tools, ""]), [])
+        rows = asked.setdefault(digest([*map(_folded, before.messages), *tools, ""]), [])
         rows.append(row)
         answers.append(digest([fold(conversation.last_answer)]))
         kept[row] = conversation
@@ -43,3 +42,9 @@ def find_many_answers(conversations: Iterable[Conversation]) -> list[ManyAnswers
             spoken = [kept[row].last_answer for row in sorted(different.values())]
             found.append(ManyAnswers(questions[-1] if questions else "", rows, spoken))
     return sorted(found, key=lambda one: (-len(one.answers), one.rows[0]))
+
+
+def _folded(message: Message) -> str:
+    """A turn, so that turns which differ by case and white space only are equal."""
+    beside = {key: value for key, value in message.items() if key != "content"}
+    return json.dumps([beside, fold(str(message.get("content", "")))], sort_keys=True)
