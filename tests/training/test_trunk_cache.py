@@ -23,6 +23,7 @@ from tests.training import chat_harness, harness
 import reglaj
 from reglaj.core.console import Console
 from reglaj.core.errors import EnvironmentFault
+from reglaj.core.kept_sets import MANIFEST
 from reglaj.core.run_listing import STATES, list_runs
 from reglaj.core.runs import read_manifest
 from reglaj.core.signals import Stopped
@@ -31,7 +32,7 @@ from reglaj.pipelines.assemble import Assembled
 from reglaj.training.engine import go_on_with
 from reglaj.training.fit import Supervision, build_step, plan_for
 from reglaj.training.saving import CheckpointWriter
-from reglaj.training.state_files import FILE, MANIFEST, write_states
+from reglaj.training.state_files import FILE, write_states
 from reglaj.training.trunk_cache import attach_states
 
 UPPER = {"name": "lora", "rank": 4, "layers": 1}

@@ -26,6 +26,8 @@ DATA = ".data"
 """The folder beside the runs in which their data lies, each set once."""
 STATES = ".cache/trunk"
 """The folder beside the runs in which what frozen layers made of rows is kept."""
+TOKENS = ".cache/tokens"
+"""The folder beside the runs in which the tokens of their texts are kept."""
 _NAMED_LIKE_A_RUN = re.compile(r".+-\d{3,}")
 _CHECKPOINT = re.compile(r"step-(\d{6,})")
 _MOST = 1e300
@@ -113,13 +115,12 @@ def data_folders(runs: Path) -> list[Path]:
     return sorted(folder for folder in store.iterdir() if folder.is_dir() and not folder.name.startswith("."))
 
 
-def state_folders(runs: Path) -> list[tuple[Path, str | None]]:
-    """What frozen layers made of rows, set by set, each with the key of the data that the rows are of."""
-    store = runs / STATES
-    if not store.is_dir():
-        return []
-    folders = sorted(folder for folder in store.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    return [(folder, _text(_read(folder)[0], "data_key")) for folder in folders]
+def kept_folders(runs: Path) -> list[tuple[Path, str | None]]:
+    """What is kept of rows to save time, states and tokens, set by set, each with the key of the data they are of."""
+    stores = [runs / store for store in (STATES, TOKENS)]
+    folders = [folder for store in stores if store.is_dir() for folder in sorted(store.iterdir())]
+    named = [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
+    return [(folder, _text(_read(folder)[0], "data_key")) for folder in named]
 
 
 def _folders(runs: Path) -> Iterator[Path]:

@@ -21,7 +21,7 @@ from typing import Any
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import EnvironmentFault, Problem, UserError, environment_fault, listing, nearest
 from reglaj.core.files import disk_faults, is_alive
-from reglaj.core.run_listing import DATA, STATES, RunSummary, data_folders, list_runs, size_of, state_folders
+from reglaj.core.run_listing import DATA, STATES, TOKENS, RunSummary, data_folders, kept_folders, list_runs, size_of
 from reglaj.core.runs import locked, read_manifest
 
 _LEFT = re.compile(r"\.(?P<name>.+?)\.(?:(?P<process>\d+)\.)?[0-9a-f]{8}\.(?P<kind>tmp|old)")
@@ -38,8 +38,8 @@ class DoomedData:
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """What goes. states: what frozen layers made of that data; left: folders that killed processes left; both with
-    their sizes in bytes."""
+    """What goes. states: tokens of that data and what frozen layers made of them; left: folders that killed processes
+    left; both with their sizes in bytes."""
 
     runs: tuple[RunSummary, ...]
     data: tuple[DoomedData, ...]
@@ -203,10 +203,9 @@ def _is_linked(folder: Path, runs: Path) -> bool:
 
 
 def _own_states(runs: Path) -> list[tuple[Path, str | None]]:
-    """The same of kept states: texts can be guessed from them, so they go with the texts."""
-    if _is_linked(runs / STATES, runs):
-        return []
-    return [(path, key) for path, key in state_folders(runs) if key and not path.is_symlink()]
+    """The same of kept states and tokens: texts can be guessed from them, so they go with the texts."""
+    found = [(path, key) for path, key in kept_folders(runs) if key and not path.is_symlink()]
+    return [(path, key) for path, key in found if not _is_linked(path.parent, runs)]
 
 
 def _data_key(folder: Path) -> str | None:
@@ -223,9 +222,9 @@ def _sources(data: Path) -> tuple[str, ...]:
 
 
 def _left_behind(runs: Path) -> list[Path]:
-    """Hidden folders beside the runs, their data and kept states that no living process will come back to."""
+    """Hidden folders beside the runs, their data and what is kept of it that no living process will come back to."""
     found: list[Path] = []
-    for folder in (runs, runs / DATA, runs / STATES):
+    for folder in (runs, runs / DATA, runs / STATES, runs / TOKENS):
         if folder.is_dir() and (folder == runs or not _is_linked(folder, runs)):
             found += [path for path in sorted(folder.iterdir()) if _is_left(path)]
     return found

@@ -25,6 +25,7 @@ from reglaj.core.errors import (
     user_error,
 )
 from reglaj.core.files import canonical_hash, new_folder, sweep, write_json, write_text
+from reglaj.core.run_listing import TOKENS
 from reglaj.core.runs import begin_run, finish_run, locked, read_manifest, run_before, write_manifest
 from reglaj.core.signals import Stopped
 from reglaj.methods import METHODS
@@ -313,12 +314,15 @@ def _supervise(
 
     The run keeps what is learnt from.
     """
+    from reglaj.models.token_cache import TokenStore, keeping_tokens
     from reglaj.training.fit import Supervision
     from reglaj.training.trunk_cache import attach_states
 
     task, learner, max_tokens = assembled.task, assembled.learner, assembled.max_tokens
-    encoded = task.encode(data.train(), assembled.tokenizer, max_tokens)
-    validation = task.encode(data.validation(), assembled.tokenizer, max_tokens)
+    # Never the test: what is kept can be read by whoever comes later.
+    with keeping_tokens(TokenStore(folder=path.parent / TOKENS, data_key=data.key, console=console)):
+        encoded = task.encode(data.train(), assembled.tokenizer, max_tokens)
+        validation = task.encode(data.validation(), assembled.tokenizer, max_tokens)
     cut = {"train": encoded.cut, "validation": validation.cut}
     if any(cut.values()):
         console.warn(f"texts longer than {max_tokens} tokens were cut at the end: {cut}")

@@ -126,20 +126,42 @@ def encode_conversations(
     renderer: Renderer, conversations: Sequence[Conversation], places: Sequence[str], max_tokens: int, too_long: TooLong
 ) -> Encoded:
     """Rows of tokens with, in `targets`, whether each token is supervised, and the conversation each row is of."""
+    from reglaj.models.encoding import TokenRows
+    from reglaj.models.token_cache import kept_arrays
+
+    kept = kept_arrays(
+        lambda: {
+            "kind": "chat",
+            "renderer": renderer.identity(),
+            "max_tokens": max_tokens,
+            "too_long": too_long,
+        },
+        [conversation.to_json() for conversation in conversations],
+        lambda: _render_all(renderer, conversations, max_tokens, too_long),
+    )
+    targets = Supervised(flags=kept["flags"], owners=kept["owners"])
+    rows = TokenRows(kept["flat"], kept["starts"])
+    return Encoded(places=[places[owner] for owner in targets.owners.tolist()], rows=rows, targets=targets, cut=0)
+
+
+def _render_all(
+    renderer: Renderer, conversations: Sequence[Conversation], max_tokens: int, too_long: TooLong
+) -> dict[str, NDArray[Any]]:
     import numpy as np
 
     from reglaj.models.encoding import TokenRows
 
-    rows: list[list[int]] = []
+    ids: list[list[int]] = []
     mask: list[bool] = []
     owners: list[int] = []
     for number, conversation in enumerate(conversations):
         for example in renderer.fit(conversation, max_tokens, too_long).examples:
-            rows.append(example.ids)
+            ids.append(example.ids)
             mask += [False, *example.mask[1:]]  # nothing stands before a first token that could predict it
             owners.append(number)
-    targets = Supervised(flags=np.array(mask, dtype=np.bool_), owners=np.array(owners, dtype=np.int64))
-    return Encoded(places=[places[owner] for owner in owners], rows=TokenRows.of(rows), targets=targets, cut=0)
+    rows = TokenRows.of(ids)
+    flags, numbers = np.array(mask, dtype=np.bool_), np.array(owners, dtype=np.int64)
+    return {"flat": rows.flat, "starts": rows.starts, "flags": flags, "owners": numbers}
 
 
 @dataclass(frozen=True)

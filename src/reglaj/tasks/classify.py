@@ -147,9 +147,9 @@ class Classify(Task):
     def encode(self, examples: Examples, tokenizer: Any, max_tokens: int) -> Encoded:
         import numpy as np
 
-        from reglaj.models.encoding import encode_texts
+        from reglaj.models.token_cache import encode_kept
 
-        rows, cut = encode_texts(tokenizer, examples.column("text"), max_tokens)
+        rows, cut = encode_kept(tokenizer, examples.column("text"), max_tokens)
         targets = np.array([self._number[label] for label in examples.column("label")], dtype=np.int64)
         places = [f"{source}, line {line}" for source, line in zip(examples.source, examples.line, strict=True)]
         return Encoded(places=places, rows=rows, targets=targets, cut=len(cut))

@@ -22,6 +22,7 @@ from torch import Tensor
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import EnvironmentFault, is_out_of_memory
 from reglaj.core.files import canonical_hash, disk_faults
+from reglaj.core.kept_sets import is_too_much, make_room, sweep_sets, throw_away
 from reglaj.core.run_listing import STATES
 from reglaj.core.runs import software
 from reglaj.data.batching import micro_batches
@@ -38,11 +39,7 @@ from reglaj.training.state_files import (
     Add,
     DamagedError,
     StoredStates,
-    is_too_much,
-    make_room,
     open_states,
-    sweep_states,
-    throw_away,
     write_states,
 )
 
@@ -212,7 +209,7 @@ class _Cache:
     def attached(self, parts: Sequence[TokenRows]) -> tuple[list[TokenRows], str]:
         """The parts with their states, and no fault; or as they are, and what went wrong."""
         try:
-            sweep_states(self.store)
+            sweep_sets(self.store)
             wanted = [_Wanted(self, rows) for rows in parts]
             self._keep = {one.key for one in wanted}
             return [one.rows if not len(one.rows) else self._with_states(one) for one in wanted], ""
