@@ -18,7 +18,8 @@ from tests.tiny import recipe_for, write_model, write_rows
 import reglaj
 from reglaj.core.config import Config
 from reglaj.core.errors import EnvironmentFault, UserError
-from reglaj.data.config import DataConfig, SourceConfig, SplitConfig
+from reglaj.data.cleaning import CleanConfig
+from reglaj.data.config import DataConfig, NearDuplicatesConfig, SourceConfig, SplitConfig
 from reglaj.evaluation.config import EvaluateConfig
 from reglaj.methods import METHODS
 from reglaj.pipelines.recipe import KEYS
@@ -78,10 +79,17 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "lora.layers": (1, weights, LORA),
     "data.sources.path": ("{other_rows}", counts, {}),
     "data.sources.columns": ({"text": "other_text"}, weights, {}),
-    "data.split.train": (0.6, counts, {"data.split.test": 0.2}),
+    "data.split.train": (0.6, counts, {}),
     "data.split.validation": (0.2, counts, {}),
     "data.split.test": (0.2, counts, {}),
     "data.split.seed": (9, split, {}),
+    "data.split.group": ("other_text", split, {}),
+    "data.split.time": ("number", split, {}),
+    "data.split.column": ("side", split, {"data.leakage": "report"}),
+    "data.near_duplicates": (None, split, {}),
+    "data.near_duplicates.threshold": (0.5, split, {}),
+    "data.leakage": ("report", split, {}),
+    "data.decontaminate": (["{other_rows}"], counts, {}),
     "data.exclude_labels": (["fees"], counts, {}),
     "data.contradictory_labels": ("keep", counts, {}),
     "data.min_label_rows": (6, counts, {}),
@@ -119,6 +127,8 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
 ELSEWHERE = {
     "task", "data.sources.kind", "data.split.kind", "train.device", "train.gradient_checkpointing",
     "train.checkpoint_minutes", "train.on_nonfinite", "train.max_skipped_steps",  # tests/training/test_fit.py
+    "data.sources.part",  # tests/data/test_leakage.py
+    "data.near_duplicates.semantic",  # tests/pipelines/test_quality.py
 }  # fmt: skip
 
 
@@ -128,13 +138,14 @@ def every_key() -> set[str]:
     sections: dict[str, type[Config]] = {
         "data": DataConfig, "data.sources": SourceConfig, "data.split": SplitConfig, "train": TrainConfig,
         "train.early_stopping": EarlyStoppingConfig, "evaluate": EvaluateConfig,
+        "data.near_duplicates": NearDuplicatesConfig, "data.clean": CleanConfig,
     }  # fmt: skip
     for name in METHODS.names():
         sections[name] = METHODS.get(name).config_type
     for section, config in sections.items():
         for key in config.model_fields:
             dotted = "method.name" if section in METHODS and key == "name" else f"{section}.{key}"
-            if dotted not in sections or dotted == "train.early_stopping":
+            if dotted not in sections or dotted in ("train.early_stopping", "data.near_duplicates"):
                 keys.add(dotted)
     return keys
 
@@ -147,7 +158,8 @@ def place(tmp_path_factory) -> dict[str, Path]:
     rows += [{"text": f"unde este taxa {word}", "label": "rare"} for word in ("mea", "ta", "lor", "noua", "veche")]
     with (folder / "rows.jsonl").open("w") as file:
         file.writelines(
-            json.dumps(row | {"other_text": " ".join(reversed(row["text"].split()))}) + "\n" for row in rows
+            json.dumps(row | {"other_text": " ".join(reversed(row["text"].split())), **_beside(number)}) + "\n"
+            for number, row in enumerate(rows)
         )
     return {
         "rows": folder / "rows.jsonl",
@@ -156,6 +168,11 @@ def place(tmp_path_factory) -> dict[str, Path]:
         "other_model": write_model(folder / "other", seed=8),
         "runs": folder / "runs",
     }
+
+
+def _beside(number: int) -> dict[str, Any]:
+    """Columns that a split may go by, where a recipe names them."""
+    return {"number": 10**9 + 86_400 * number, "side": ("train", "train", "train", "val", "test")[number % 5]}
 
 
 _done: dict[str, reglaj.Run] = {}
@@ -183,16 +200,11 @@ def test_changing_the_key_changes_what_it_should(key, place):
     value, look, context = CHANGES[key]
     if isinstance(value, str) and value.startswith("{"):
         value = str(place[value.strip("{}")])
+    if value == ["{other_rows}"]:
+        value = [str(place["other_rows"])]
     section, _, name = key.partition(".")
     dotted = f"method.{name}" if section in METHODS else key.replace("data.sources.", "data.sources.0.")
-    if key in ("data.split.validation", "data.split.test", "data.split.train"):
-        other = {"train": "test", "validation": "train", "test": "train"}[name.split(".")[1]]
-        shares = {"train": 0.8, "validation": 0.1, "test": 0.1}
-        shares |= {name.split(".")[1]: value}
-        shares[other] = round(1 - sum(v for k, v in shares.items() if k != other), 6)
-        before, after = {}, {f"data.split.{k}": v for k, v in shares.items()}
-    else:
-        before, after = context, context | {dotted: value}
+    before, after = context, context | {dotted: value}
     assert look(run_with(place, before)) != look(run_with(place, after))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,7 +29,7 @@ class SplitConfig(Config):
     kind: str = "auto"
     """`auto` looks at the data and says what it chose; `reglaj schema` lists the others."""
     train: float | None = Field(None, gt=0, lt=1)
-    """Share of the rows; null is the rest."""
+    """Share of the rows; null is the rest. Where validation or test is left out, they share what it leaves."""
     validation: float = Field(0.1, gt=0)
     """Rows on which every choice is made: stopping, comparing. A share below 1, or a whole number of rows."""
     test: float = Field(0.1, gt=0)
@@ -48,6 +48,17 @@ class SplitConfig(Config):
         """About how many of so many rows are learnt from; at least 1."""
         others = sum(size * rows if size < 1 else size for size in (self.validation, self.test))
         return max(1, round(rows - others))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_train_leaves(cls, values: Any) -> Any:
+        """`train: 0.6` alone means 0.2 for each of the others."""
+        if not isinstance(values, dict) or not isinstance(values.get("train"), int | float):
+            return values
+        open_parts = [part for part in ("validation", "test") if values.get(part) is None]
+        given = sum(size for part in ("validation", "test") if isinstance(size := values.get(part), int | float))
+        left = round((1 - values["train"] - given) / len(open_parts), 9) if open_parts else 0.0
+        return values | dict.fromkeys(open_parts, left) if left > 0 else values
 
     @model_validator(mode="after")
     def _sizes_make_a_whole(self) -> Self:

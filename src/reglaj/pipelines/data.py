@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import environment_fault
+from reglaj.core.files import write_json
 from reglaj.data.belonging import SameWhenFolded
 from reglaj.data.examples import PreparedData
 from reglaj.data.prepare import Looks, prepare
@@ -25,24 +26,41 @@ def prepare_data(
     *,
     runs: str | Path = "runs",
     show: int = 0,
+    quality: bool = True,
     console: Console = SILENT,
     overrides: Iterable[str] = (),
     **keys: Any,
 ) -> dict[str, Any]:
-    """The account of a recipe's data; trains nothing.
+    """The account of a recipe's data, and the report on their quality; trains nothing.
 
-    keys: overrides as `data__split__seed=3`. show: that many training examples as the model will see them.
-    Returns `data` as in report.json, with `key` and `folder`, and `shown`: lists of (text, is trained) pieces.
+    keys: overrides as `data__split__seed=3`. show: that many training examples as the model will see them. quality:
+    whether the texts are looked at, with a model too; the report is then written beside the data, for programs
+    (quality.json) and for people (report.html).
+    Returns `data` as in report.json, with `key`, `folder` and `quality`, and `shown`: lists of (text, is trained).
     """
     loaded = load_recipe(recipe, overrides, keys)
     task = TASKS.get(loaded.task)
-    # Columns are enough for some tasks; others need the model's tokenizer to say what can be learnt from.
-    facts = inspect_model(loaded.model, folder=loaded.folder, console=console) if task.shapes or show else None
+    # Columns are enough for the account of some tasks; others need the model's tokenizer to say what can be learnt.
+    needs_model = task.shapes or show > 0 or quality
+    facts = inspect_model(loaded.model, folder=loaded.folder, console=console) if needs_model else None
     if facts:
         loaded = with_context(loaded, facts)
-    data = read_data(loaded, Path(runs), console, facts)
+    data = read_data(loaded, Path(runs), console, facts if task.shapes else None)
     answer = {"data": data.report, "key": data.key, "folder": str(data.folder)}
+    if facts and quality:
+        answer["quality"] = _look_at(loaded, facts, data, Path(runs), console)
     return answer | {"shown": _shown(loaded, facts, data, show)} if facts and show else answer
+
+
+def _look_at(recipe: Recipe, facts: ModelFacts, data: PreparedData, runs: Path, console: Console) -> dict[str, Any]:
+    """The quality report, written beside the data."""
+    from reglaj.evaluation.report.quality import write_quality_page
+    from reglaj.pipelines.quality import quality_report
+
+    report = quality_report(recipe, data.visible, facts, runs, console)
+    write_json(data.folder / "quality.json", report)
+    write_quality_page(data.folder, data.report, report, name=recipe.name, facts=(recipe.task, recipe.model))
+    return report
 
 
 def with_context(recipe: Recipe, facts: ModelFacts) -> Recipe:
@@ -58,11 +76,13 @@ def read_data(recipe: Recipe, runs: Path, console: Console, facts: ModelFacts | 
     facts: of the recipe's model, needed where the task shapes records with its tokenizer.
     """
     from reglaj.curation.near_duplicates import MinHashMatcher
+    from reglaj.pipelines.embedding import cleaner_of
     from reglaj.pipelines.lineage import earlier_runs
 
     task, near = TASKS.get(recipe.task), recipe.data.near_duplicates
     looks = Looks(
         matcher=MinHashMatcher(near) if near else SameWhenFolded(),
+        cleaner=cleaner_of(recipe, runs, console),
         earlier=earlier_runs(recipe),
         keep=dict.fromkeys(recipe.evaluate.slice_columns, "evaluate.slices"),
     )
