@@ -28,7 +28,7 @@ def prepared(tmp_path_factory) -> Path:
     (folder / "tickets.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     recipe = folder / "recipe.yaml"
     recipe.write_text("task: classify\nmodel: starter:minilm\ndata: {sources: [{path: tickets.csv}]}\n")
-    answer = prepare_data(recipe, runs=folder / "runs")
+    answer = prepare_data(recipe, runs=folder / "runs", quality=False)
     return Path(answer["folder"])
 
 
@@ -141,7 +141,7 @@ def test_conversations_are_searched_turn_by_turn(tmp_path):
     recipe = tmp_path / "talk.yaml"
     recipe.write_text(f"task: chat\nmodel: {model}\ndata: {{sources: [{{path: {file}}}]}}\n")
     lines = [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
-    folder = Path(prepare_data(recipe, runs=tmp_path / "runs")["folder"])
+    folder = Path(prepare_data(recipe, runs=tmp_path / "runs", quality=False)["folder"])
     train = {row["line"] for row in rows(folder, "train")}
     line = min(train)
     found = where(folder, lines[line - 1]["prompt"])

@@ -40,6 +40,10 @@ Where = Annotated[
         help="Say where a row came from: by its text or a part of it, its id, or FILE:LINE.",
     ),
 ]
+Quality = Annotated[
+    bool,
+    typer.Option("--quality/--no-quality", help="Look at the texts too, or (--no-quality) only account for them."),
+]
 
 
 def data(
@@ -47,6 +51,7 @@ def data(
     overrides: options.Overrides = None,
     show: Show = 0,
     where: Where = None,
+    quality: Quality = True,
     runs: options.Runs = options.RUNS,
 ) -> Answer:
     """Read the data, account for every row, split it, and say what is wrong with it; train nothing."""
@@ -55,7 +60,9 @@ def data(
     from reglaj import prepare_data
     from reglaj.core.console import RichConsole
 
-    prepared = prepare_data(recipe, runs=runs, show=show, console=RichConsole(), overrides=overrides or [])
+    prepared = prepare_data(
+        recipe, runs=runs, show=show, quality=quality, console=RichConsole(), overrides=overrides or []
+    )
     return Answer(prepared, lambda page: _read(page, prepared))
 
 

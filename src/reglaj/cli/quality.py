@@ -65,7 +65,8 @@ def _gate(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         return []
     found = [one for one in leakage.get("found") or [] if one.get("count")]
     told = "; ".join(
-        f"{one['count']:,} {str(one['kind']).replace('_', ' ')}" + (f" ({one['fate']})" if one.get("fate") else "")
+        f"{one['count']:,} {one.get('what') or str(one['kind']).replace('_', ' ')}"
+        + (f" ({one['fate']})" if one.get("fate") else "")
         for one in found
     )
     return [("leakage", one_line(f"{leakage.get('policy') or 'repair'}: {told or 'nothing found'}", 600))]

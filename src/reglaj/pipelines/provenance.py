@@ -113,7 +113,7 @@ def _data_of(run: str, runs: Path, overrides: list[str], console: Console) -> Pr
     if path.is_file():
         from reglaj.pipelines.data import prepare_data
 
-        folder = Path(prepare_data(path, runs=runs, console=console, overrides=overrides)["folder"])
+        folder = Path(prepare_data(path, runs=runs, quality=False, console=console, overrides=overrides)["folder"])
     elif overrides:
         raise user_error(
             f"{', '.join(overrides)} together with {run!r}",
