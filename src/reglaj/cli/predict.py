@@ -27,12 +27,29 @@ Output = Annotated[
     str | None,
     typer.Option("--output", metavar="FILE", help="Where answers go (csv, tsv, jsonl, json); - prints JSON lines."),
 ]
+AbstainBelow = Annotated[
+    float | None,
+    typer.Option("--abstain-below", metavar="P", help="Withhold answers with a smaller probability."),
+]
+TargetError = Annotated[
+    float | None,
+    typer.Option(
+        "--target-error", metavar="E", help="Withhold so many that at most this share of those given is wrong."
+    ),
+]
 
 
 def predict(
-    run: options.Run, text: Text = None, input: Input = None, output: Output = None, runs: options.Runs = options.RUNS
+    run: options.Run,
+    text: Text = None,
+    input: Input = None,
+    output: Output = None,
+    abstain_below: AbstainBelow = None,
+    target_error: TargetError = None,
+    runs: options.Runs = options.RUNS,
 ) -> Answer:
-    """Predict one text, or every row of a file: order kept, each answered or refused with a reason."""
+    """Predict one text, or every row of a file: order kept, each answered, withheld or refused with a reason."""
+    sure = {"abstain_below": abstain_below, "target_error": target_error}
     if (text is None) == (input is None):
         raise user_error(
             "both a text and --input" if text is not None else "neither a text nor --input",
@@ -48,15 +65,16 @@ def predict(
                 why="the answer to a single text is printed",
                 remedy="leave --output out, or put the text into a file",
             )
-        return _predict_text(run, text, runs)
-    return _predict_file(run, str(input), output or _STREAM, runs)
+        return _predict_text(run, text, runs, sure)
+    return _predict_file(run, str(input), output or _STREAM, runs, sure)
 
 
-def _predict_text(run: str, text: str, runs: Path) -> Answer:
+def _predict_text(run: str, text: str, runs: Path, sure: dict[str, float | None]) -> Answer:
     from reglaj import load
     from reglaj.core.console import RichConsole
 
-    (answer,) = load(run, runs=runs, console=RichConsole()).predict([text])
+    model = load(run, runs=runs, console=RichConsole())
+    (answer,) = model.predict([text], abstain_below=sure["abstain_below"], target_error=sure["target_error"])
     if "error" in answer:
         raise user_error(
             f"the text {one_line(text, 60)!r} was refused",
@@ -68,13 +86,16 @@ def _predict_text(run: str, text: str, runs: Path) -> Answer:
 
 
 def _read_answer(page: Page, answer: dict[str, Any]) -> None:
-    page.line(str(answer["prediction"]))
+    if answer.get("abstained"):
+        page.line(f"(no answer: only {answer['confidence']:.3f} sure)")
+    else:
+        page.line(str(answer["prediction"]))
     ranked = sorted(answer.get("probabilities", {}).items(), key=lambda item: -item[1])
     for label, probability in ranked[:_TOP]:
         page.line(f"  {probability:.3f}  {label}")
 
 
-def _predict_file(run: str, input: str, output: str, runs: Path) -> Answer:
+def _predict_file(run: str, input: str, output: str, runs: Path, sure: dict[str, float | None]) -> Answer:
     from reglaj.core.console import RichConsole
     from reglaj.pipelines.predict import line_role, predict_file
 
@@ -83,8 +104,11 @@ def _predict_file(run: str, input: str, output: str, runs: Path) -> Answer:
     scratch = tempfile.TemporaryDirectory(prefix="reglaj-")
     source = _standard_input(Path(scratch.name), line_role(run, runs)) if input == _STREAM else Path(input)
     answers = Path(scratch.name, "answers.jsonl") if output == _STREAM else Path(output)
-    summary = predict_file(run, source, answers, runs=runs, console=console)
-    console.say(f"{summary['rows']:,} rows: {summary['answered']:,} answered, {summary['refused']:,} refused")
+    summary = predict_file(run, source, answers, runs=runs, console=console, **sure)
+    told = [f"{summary['answered']:,} answered", f"{summary['refused']:,} refused"]
+    if any(value is not None for value in sure.values()):
+        told.insert(1, f"{summary['abstained']:,} abstained")
+    console.say(f"{summary['rows']:,} rows: {', '.join(told)}")
 
     def read(page: Page) -> None:
         if output == _STREAM:
@@ -153,7 +177,10 @@ def _from_cells(row: dict[str, str]) -> dict[str, Any]:
     if row["error"]:
         answer["error"] = row["error"]
     else:
-        answer["prediction"] = row["prediction"]
+        is_withheld = row.get("abstained") == "true"
+        answer["prediction"] = None if is_withheld else row["prediction"]
+        if row.get("abstained"):
+            answer |= {"confidence": float(row["probability"]), "abstained": is_withheld}
         if "probabilities" in row:
             answer["probabilities"] = json.loads(row["probabilities"] or "{}")
         if "ended" in row:

@@ -44,10 +44,26 @@ class Model:
     def recipe(self) -> Recipe:
         return self._assembled.recipe
 
-    def predict(self, texts: Sequence[Any], console: Console = SILENT) -> list[dict[str, Any]]:
+    def threshold(self, abstain_below: float | None = None, target_error: float | None = None) -> float | None:
+        """The probability from which on it answers; None where it always does. See `predict`."""
+        from reglaj.pipelines.abstaining import threshold_of
+
+        return threshold_of(self._assembled, abstain_below, target_error)
+
+    def predict(
+        self,
+        texts: Sequence[Any],
+        console: Console = SILENT,
+        *,
+        abstain_below: float | None = None,
+        target_error: float | None = None,
+    ) -> list[dict[str, Any]]:
         """One answer per input, in order: `input` and `prediction` (with `probabilities` of classes), or `error`.
 
-        texts: texts; for a chat model also lists of messages that end with the user's turn.
+        texts: texts; for a chat model also lists of messages that end with the user's turn. abstain_below: answers of
+        a smaller probability are withheld: `prediction` is None and `abstained` true. target_error: they are withheld
+        so far that at most this share of the given ones is wrong, as validation shows with `evaluate.confidence`;
+        raises `UserError` where it does not show it.
         """
         if texts is None or isinstance(texts, str):
             raise user_error(
@@ -56,8 +72,14 @@ class Model:
                 why="each character would be taken for a text",
                 remedy="write predict([text])",
             )
+        threshold = self.threshold(abstain_below, target_error)
         a = self._assembled
-        return a.task.predict(a.learner, a.tokenizer, list(texts), a.max_tokens, console)
+        answers = a.task.predict(a.learner, a.tokenizer, list(texts), a.max_tokens, console)
+        if threshold is None:
+            return answers
+        from reglaj.pipelines.abstaining import withheld
+
+        return [withheld(answer, threshold) for answer in answers]
 
 
 def load(run: str | Path, *, runs: str | Path = "runs", console: Console = SILENT) -> Model:
@@ -68,12 +90,20 @@ def load(run: str | Path, *, runs: str | Path = "runs", console: Console = SILEN
 
 
 def predict_file(
-    run: str | Path, input: Path, output: Path, *, runs: str | Path = "runs", console: Console = SILENT
+    run: str | Path,
+    input: Path,
+    output: Path,
+    *,
+    runs: str | Path = "runs",
+    console: Console = SILENT,
+    abstain_below: float | None = None,
+    target_error: float | None = None,
 ) -> dict[str, Any]:
-    """Answer every row of a file into another; returns how many were answered and refused.
+    """Answer every row of a file into another; returns how many were answered, withheld and refused.
 
     Order is kept and every row has its line: an unreadable or empty one with the reason in `error`. The format
-    of the output is told by its name. It appears whole or not at all.
+    of the output is told by its name. It appears whole or not at all. abstain_below, target_error: as in
+    `Model.predict`; a table then has a column `abstained`.
     """
     kind = output.suffix.lstrip(".").lower()
     if kind not in WRITERS:
@@ -89,20 +119,26 @@ def predict_file(
     recipe = load_recipe_of(find_run(str(run), Path(runs)))
     questions = _open(input, recipe)
     model = load(run, runs=runs, console=console)
-    counts = {"rows": 0, "answered": 0, "refused": 0, "cut": 0}
+    threshold = model.threshold(abstain_below, target_error)
+    columns = TASKS.get(recipe.task).table_columns
+    if threshold is not None:
+        console.say(f"answers with a probability below {threshold:.6g} are withheld")
+        columns = (*columns[:-1], "abstained", columns[-1])
+    counts = {"rows": 0, "answered": 0, "abstained": 0, "refused": 0, "cut": 0}
     with _whole_file(output) as file:
-        write = _writer(kind, file, TASKS.get(recipe.task).table_columns)
-        for answers in _answers(model, questions, console):
+        write = _writer(kind, file, columns)
+        for answers in _answers(model, questions, threshold, console):
             write(answers)
             counts["rows"] += len(answers)
             counts["refused"] += sum("error" in answer for answer in answers)
+            counts["abstained"] += sum(answer.get("abstained", False) for answer in answers)
             counts["cut"] += sum("cut" in answer for answer in answers)
         if not counts["rows"]:
             raise no_records(str(input))
         write(None)
     if counts["cut"]:
         console.warn(f"{counts['cut']:,} {TASKS.get(recipe.task).cut_words}")
-    counts["answered"] = counts["rows"] - counts["refused"]
+    counts["answered"] = counts["rows"] - counts["refused"] - counts["abstained"]
     return {
         "input": str(input),
         "output": str(output),
@@ -181,8 +217,12 @@ def _open_questions(input: Path, roles: ColumnRoles, recipe: Recipe) -> Input:
         return Input(reader=reader, chosen=Chosen(layout, {layout.required[0]: column}))
 
 
-def _answers(model: Model, questions: Input, console: Console) -> Iterator[list[dict[str, Any]]]:
+def _answers(
+    model: Model, questions: Input, threshold: float | None, console: Console
+) -> Iterator[list[dict[str, Any]]]:
     """The answers of each batch of the file's records, with the line they began in."""
+    from reglaj.pipelines.abstaining import withheld
+
     layout = questions.chosen.layout
     roles = list(questions.chosen.columns)
     for batch in questions.batches():
@@ -199,6 +239,8 @@ def _answers(model: Model, questions: Input, console: Console) -> Iterator[list[
                 fault = batch.faults[place]
                 refused[place] = (fault.text, f"{fault.bucket}: {fault.reason}")
         answers = model.predict(inputs, console)
+        if threshold is not None:
+            answers = [withheld(answer, threshold) for answer in answers]
         for place, (answer, line) in enumerate(zip(answers, batch.lines, strict=True)):
             answer["line"] = line
             if place in refused:
@@ -235,10 +277,12 @@ def _writer(kind: str, file: TextIO, columns: Sequence[str]) -> Callable[[list[d
 
 def _cells(answer: Mapping[str, Any], columns: Sequence[str]) -> list[Any]:
     every = answer.get("probabilities", {})
-    probability = every.get(answer.get("prediction"))
+    probability = answer.get("confidence", every.get(answer.get("prediction")))
     shown = {
         **answer,
         "probability": "" if probability is None else f"{probability:.6f}",
         "probabilities": json.dumps(every, ensure_ascii=False) if every else "",
+        "prediction": "" if answer.get("prediction") is None else answer["prediction"],
+        "abstained": json.dumps(answer["abstained"]) if "abstained" in answer else "",
     }
     return [shown.get(column, "") for column in columns]

@@ -21,8 +21,6 @@ from reglaj.evaluation.metrics.thresholds import answers_with, choose_thresholds
 from reglaj.training.parallel import ALONE, Ranks
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from reglaj.evaluation.config import EvaluateConfig
     from reglaj.evaluation.types import FloatArray, IntArray
 
@@ -42,7 +40,7 @@ class Calibration:
     is_right: IntArray
     told: Mapping[str, Any]
 
-    def answers(self, scores: NDArray[np.float32]) -> Answers:
+    def answers(self, scores: FloatArray) -> Answers:
         """What is served for scores (N, C)."""
         return answers_with(softmax(scores, self.temperature), self.offsets)
 
@@ -82,8 +80,8 @@ class Calibration:
 
 def settle(
     labels: list[str],
-    scores: NDArray[np.float32],
-    truth: NDArray[np.int64],
+    scores: FloatArray,
+    truth: IntArray,
     config: EvaluateConfig,
     seed: int,
     ranks: Ranks = ALONE,
@@ -94,7 +92,7 @@ def settle(
 
 
 def _decided(
-    labels: list[str], scores: NDArray[np.float32], truth: NDArray[np.int64], config: EvaluateConfig, seed: int
+    labels: list[str], scores: FloatArray, truth: IntArray, config: EvaluateConfig, seed: int
 ) -> dict[str, Any]:
     """The document of calibration.json."""
     settings: dict[str, Any] = {
@@ -124,7 +122,7 @@ def _decided(
     }
 
 
-def served(calibration: Calibration | None, scores: NDArray[np.float32]) -> Answers:
+def served(calibration: Calibration | None, scores: FloatArray) -> Answers:
     """What is said for scores (N, C); without a calibration the likeliest class, by the scores as they are."""
     return calibration.answers(scores) if calibration else Answers.likeliest(softmax(scores))
 
