@@ -245,9 +245,9 @@ def test_the_mask_of_tool_calls_and_of_romanian_is_shown(place: Path, tmp_path: 
         ]
         for number in range(20)
     ]
-    shown = reglaj.prepare_data(recipe_for(place, data=rows_of(tmp_path, rows)), runs=tmp_path / "runs", show=1)[
-        "shown"
-    ]
+    recipe = recipe_for(place, data=rows_of(tmp_path, rows))
+    recipe["data"]["near_duplicates"] = None  # the numbers alone tell these questions apart
+    shown = reglaj.prepare_data(recipe, runs=tmp_path / "runs", show=1, quality=False)["shown"]
     learnt = [text for text, is_learnt in shown[0] if is_learnt]
     assert len(learnt) == 2
     assert "gaseste_card" in learnt[0] and "Iași" in learnt[0] and learnt[0].endswith("<|im_end|>")

@@ -111,7 +111,8 @@ def unit_numbers(columns: Columns, places: NDArray[np.int64], split: Split, conf
             f"all {len(places):,} usable records belong together",
             allowed="at least three records that are independent of each other",
             why="nearly equal texts, and records of one group, stay in one part: the other parts would be empty",
-            remedy="raise data.near_duplicates.threshold, choose another data.split.group, or add other data",
+            remedy="raise data.near_duplicates.threshold (null compares texts after folding only), choose another "
+            "data.split.group, or add other data",
             where="data",
         )
     return units

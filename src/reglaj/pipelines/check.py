@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, cast
 from reglaj.core.config import Config, apply_override, read_yaml_mapping, validate
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import Problem, environment_fault
+from reglaj.data.asked import check_split
 from reglaj.data.config import DataConfig
-from reglaj.data.extras import missing_columns
+from reglaj.evaluation.config import EvaluateConfig
 from reglaj.methods import METHODS
 from reglaj.methods.config import MethodConfig
-from reglaj.pipelines.check_sources import Seen, amount_of, check_contents, look_at_sources
+from reglaj.pipelines.check_sources import Seen, amount_of, check_contents, columns_beside, look_at_sources
 from reglaj.pipelines.findings import Findings
 from reglaj.pipelines.forecast import forecast
 from reglaj.pipelines.recipe import Recipe, load_recipe
@@ -48,25 +49,19 @@ def check(
     whole = findings.attempt(lambda: load_recipe(recipe, assignments))
     parts = _parts_of(whole) if whole else _valid_parts(recipe, assignments)
     seen = look_at_sources(parts.data, parts.task, parts.folder, findings, console) if parts.data else []
+    if parts.data:
+        findings.attempt(lambda: check_split(cast("DataConfig", parts.data)))
+        findings.add(columns_beside(parts.data, parts.evaluate, seen))
     facts = findings.attempt(lambda: _inspect(parts, console)) if parts.model else None
     if facts:
         findings.add(model_problems(parts.task, parts.method, parts.train, facts))
     if parts.data and parts.task:
         check_contents(parts.data, parts.task, seen, findings)
-    if whole and seen:
-        findings.add(_missing_slices(whole, seen))
     findings.attempt(lambda: _check_writable(Path(runs)))
     findings.raise_all()
     assert whole and facts
     name = None if isinstance(recipe, Mapping) else str(recipe)
     return {"recipe": name, "name": whole.name, **_summary(whole, facts, seen, findings.notes)}
-
-
-def _missing_slices(recipe: Recipe, seen: list[Seen]) -> list[Problem]:
-    """Columns of slices that no source has, as far as their beginnings tell."""
-    columns = list(dict.fromkeys(column for one in seen for column in one.preview.columns))
-    name = "the data" if len(seen) > 1 else seen[0].config.path
-    return missing_columns(dict.fromkeys(recipe.evaluate.slice_columns, "evaluate.slices"), columns, name)
 
 
 def model_problems(
@@ -117,6 +112,7 @@ class _Parts:
     data: DataConfig | None = None
     method: MethodConfig | None = None
     train: TrainConfig | None = None
+    evaluate: EvaluateConfig | None = None
 
 
 def _parts_of(recipe: Recipe) -> _Parts:
@@ -127,6 +123,7 @@ def _parts_of(recipe: Recipe) -> _Parts:
         data=recipe.data,
         method=recipe.method,
         train=recipe.train,
+        evaluate=recipe.evaluate,
     )
 
 
@@ -154,6 +151,7 @@ def _valid_parts(recipe: str | Path | Mapping[str, Any], overrides: list[str]) -
         data=section(DataConfig, values.get("data"), "data"),
         method=section(config, method, "method") if config else None,
         train=section(TrainConfig, values.get("train"), "train"),
+        evaluate=section(EvaluateConfig, values.get("evaluate"), "evaluate"),
     )
 
 

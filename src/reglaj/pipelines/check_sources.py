@@ -12,6 +12,8 @@ from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import Problem, listing, nearest
 from reglaj.data.config import DataConfig, SourceConfig
 from reglaj.data.conversation import BrokenRecord
+from reglaj.data.evidence import SPLIT_BUILTINS
+from reglaj.data.extras import missing_columns
 from reglaj.data.formats import opening
 from reglaj.data.layouts import Chosen, choose_layout
 from reglaj.pipelines.findings import Findings
@@ -19,6 +21,7 @@ from reglaj.pipelines.forecast import Amount
 
 if TYPE_CHECKING:
     from reglaj.data.reading import Preview
+    from reglaj.evaluation.config import EvaluateConfig
     from reglaj.tasks.base import Task
 
 _STARTER = "starter:"
@@ -141,6 +144,19 @@ def _column_problems(seen: Seen, number: int, task: type[Task], notes: list[str]
             )
         )
     return problems
+
+
+def columns_beside(data: DataConfig, evaluate: EvaluateConfig | None, seen: list[Seen]) -> list[Problem]:
+    """Columns that the split and the slices name, and that no source has."""
+    columns = list(dict.fromkeys(name for one in seen for name in one.preview.columns))
+    if len(seen) < len(data.sources) or not columns:
+        return []
+    wanted = {} if evaluate is None else dict.fromkeys(evaluate.slice_columns, "evaluate.slices")
+    for key in ("group", "time", "column"):
+        name = getattr(data.split, key)
+        if name and (name in columns or name not in SPLIT_BUILTINS):
+            wanted[name] = f"data.split.{key}"
+    return missing_columns(wanted, columns, "the data" if len(seen) > 1 else seen[0].config.path)
 
 
 def check_contents(data: DataConfig, task: type[Task], seen: list[Seen], findings: Findings) -> None:
