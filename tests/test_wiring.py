@@ -122,6 +122,8 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "evaluate.baselines": (["majority"], lambda run: list(run.report["baselines"]), {}),
     "evaluate.confidence": (0.8, interval, {}),
     "evaluate.bootstrap_samples": (150, interval, {}),
+    "evaluate.slices": (["length"], lambda run: run.report.get("slices"), {}),
+    "evaluate.gate": ({"accuracy": ">= 0.5"}, lambda run: run.report.get("gate"), {}),
 }  # fmt: skip
 # Keys whose other values are refused or cannot be had here; each has its own test below.
 ELSEWHERE = {

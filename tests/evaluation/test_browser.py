@@ -10,6 +10,7 @@ import pytest
 from tests.evaluation.sample_answers import sample_answers
 from tests.evaluation.sample_quality import sample_data, sample_quality
 from tests.evaluation.sample_reports import sample_report
+from tests.evaluation.sample_slices import with_slices
 
 from reglaj.evaluation.report import write_report
 from reglaj.evaluation.report.answers import ANSWERS
@@ -49,7 +50,8 @@ needs_browser = pytest.mark.skipif(browser.find_browser() is None, reason="needs
 def page(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "classes":
-        write_report(folder, *sample_report(77, 1200, samples=100), CLASSIFICATION)
+        report, extras = sample_report(77, 1200, samples=100)
+        write_report(folder, with_slices(report), extras, CLASSIFICATION)
     elif request.param == "quality":
         write_quality_page(folder, sample_data(77), sample_quality(77), name="support intents")
     else:

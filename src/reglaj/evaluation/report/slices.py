@@ -97,12 +97,11 @@ def slices_told(document: Document) -> Iterator[str]:
     amount, low, high = (
         number(100 * one, 1) if figure.is_share else number(one) for one in (sign * difference["value"], low, high)
     )
-    groups = plural(worst["of_groups"], "group")
+    groups, unit = plural(worst["of_groups"], "group"), " points" if figure.is_share else ""
     if worst["is_shown"]:
-        unit = " points" if figure.is_share else ""
         yield f"It is worse by {amount}{unit} ({low} to {high}, for having been chosen among {groups})."
     else:
-        yield f"Of {groups} one is always the worst: the difference of {amount} ({low} to {high}) may be chance."
+        yield f"Of {groups} one is always the worst: the difference of {amount}{unit} ({low} to {high}) may be chance."
 
 
 def slice_title(name: str) -> str:
