@@ -131,4 +131,4 @@ def _cells(name: str, task: Task, examples: Examples, console: Console = SILENT)
         from reglaj.curation.languages import detect_languages
 
         return detect_languages(task.written(examples), console)
-    return examples.extra(name.removeprefix(COLUMN))  # noqa: S610  (no query of a database)
+    return examples.extra(name.removeprefix(COLUMN))
