@@ -12,7 +12,7 @@ import pytest
 from tests.run_folders import created, dead_process, locked_elsewhere, write_data, write_run
 
 from reglaj.core.errors import EnvironmentFault, UserError
-from reglaj.core.run_listing import STATES, list_runs, size_of
+from reglaj.core.run_listing import STATES, TOKENS, list_runs, size_of
 from reglaj.core.runs import begin_run
 from reglaj.pipelines.remove import _hide, plan_removal, remove_runs
 
@@ -49,20 +49,21 @@ def test_data_goes_with_the_last_run_that_points_to_it(runs):
     assert abs(first["freed_bytes"] + second["freed_bytes"] - (before - size_of(runs) + locks)) < 20
 
 
-def test_kept_states_go_with_the_data_that_they_were_made_of(runs):
+@pytest.mark.parametrize("store", [STATES, TOKENS])
+def test_what_is_kept_goes_with_the_data_that_it_was_made_of(runs, store):
     for name, key in (("one", A), ("two", B)):
-        folder = runs / STATES / name
+        folder = runs / store / name
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text(json.dumps({"data_key": key}))
         (folder / "states.bin").write_bytes(bytes(5000))
-    (runs / STATES / "broken").mkdir()
+    (runs / store / "broken").mkdir()
     assert {run.path.name for run in list_runs(runs)} == {"tiny-001", "tiny-002", "other-001"}
     remove_runs(["tiny-001"], runs=runs)
-    assert {path.name for path in (runs / STATES).iterdir()} == {"one", "two", "broken"}
+    assert {path.name for path in (runs / store).iterdir()} == {"one", "two", "broken"}
     removal = plan_removal(["tiny-002"], runs=runs)
     assert [path.name for path, _ in removal.states] == ["one"] and removal.states[0][1] > 5000
     remove_runs(["tiny-002"], runs=runs)
-    assert {path.name for path in (runs / STATES).iterdir()} == {"two", "broken"}
+    assert {path.name for path in (runs / store).iterdir()} == {"two", "broken"}
 
 
 def test_several_at_once_take_what_they_share(runs):

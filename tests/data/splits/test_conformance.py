@@ -168,6 +168,15 @@ def test_large_units(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", OURS)
+def test_of_few_units_one_is_always_learnt_from(kind: str) -> None:
+    for units in (1, 2, 3):
+        for copies in (1, 5):
+            found = sizes(assign(kind, texts([(0, unit) for unit in range(units)] * copies)))
+            assert sum(found) in (0, units * copies)  # a label that cannot be in every part may be given up
+            assert sum(found) == 0 or found[0] > 0
+
+
+@pytest.mark.parametrize("kind", OURS)
 def test_counts_beyond_the_rows_are_refused(kind: str) -> None:
     config = SplitConfig(kind=kind, validation=50, test=60)
     with pytest.raises(UserError, match="validation 50 rows, test 60 rows"):

@@ -107,7 +107,7 @@ def fill_empty(
 ) -> None:
     """Give each part without a unit the smallest free one of the part that has most of them; in place.
 
-    Large units and small quotas bring this about. A part is never left empty for another one.
+    Large units and small quotas bring this about. A part is never left empty for another one but train.
     """
     import numpy as np
 
@@ -116,6 +116,8 @@ def fill_empty(
             continue
         spare = np.bincount(parts[free], minlength=3)
         spare[np.bincount(parts, minlength=3) < 2] = 0
-        if spare.any():
-            places = free[parts[free] == spare.argmax()]
+        donor = int(spare.argmax()) if spare.any() else VALIDATION
+        places = free[parts[free] == donor]
+        # Of two units one is learnt from and one is the test.
+        if len(places) and (spare.any() or part == TRAIN):
             parts[places[np.argmin(sizes[places])]] = part
