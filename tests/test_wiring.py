@@ -90,6 +90,8 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "data.near_duplicates.threshold": (0.5, split, {}),
     "data.leakage": ("report", split, {}),
     "data.decontaminate": (["{other_rows}"], counts, {}),
+    "data.clean.label_errors": ("drop", counts, {}),
+    "data.clean.languages": (["ja"], counts, {}),
     "data.exclude_labels": (["fees"], counts, {}),
     "data.contradictory_labels": ("keep", counts, {}),
     "data.min_label_rows": (6, counts, {}),
@@ -130,7 +132,8 @@ ELSEWHERE = {
     "task", "data.sources.kind", "data.split.kind", "train.device", "train.gradient_checkpointing",
     "train.checkpoint_minutes", "train.on_nonfinite", "train.max_skipped_steps",  # tests/training/test_fit.py
     "data.sources.part",  # tests/data/test_leakage.py
-    "data.near_duplicates.semantic",  # tests/pipelines/test_quality.py
+    "data.near_duplicates.semantic",  # tests/pipelines/test_quality.py, and the next three
+    "data.clean.outliers", "data.clean.boilerplate", "data.clean.encodings",
 }  # fmt: skip
 
 

@@ -28,6 +28,8 @@ STATES = ".cache/trunk"
 """The folder beside the runs in which what frozen layers made of rows is kept."""
 TOKENS = ".cache/tokens"
 """The folder beside the runs in which the tokens of their texts are kept."""
+EMBEDDINGS = ".cache/embeddings"
+"""The folder beside the runs in which embeddings of texts are kept, model by model."""
 _NAMED_LIKE_A_RUN = re.compile(r".+-\d{3,}")
 _CHECKPOINT = re.compile(r"step-(\d{6,})")
 _MOST = 1e300

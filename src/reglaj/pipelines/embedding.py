@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import user_error
 from reglaj.core.files import canonical_hash
+from reglaj.core.run_listing import EMBEDDINGS
 from reglaj.curation.cleaning import make_cleaner
 from reglaj.curation.embeddings import Embedder, KeptEmbedder
 from reglaj.models.inspect import ModelFacts, inspect_model
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from reglaj.data.cleaning import Cleaner
 
-CACHE = Path(".cache") / "embeddings"
-"""Where vectors are kept, below the folder of runs."""
 DEFAULT = "starter:minilm"
 _MOST_PARAMETERS = 150_000_000
 _MOST_TOKENS = 256
@@ -44,7 +43,7 @@ def embedder_of(recipe: Recipe, runs: Path, console: Console = SILENT, facts: Mo
         name=facts.name,
         fingerprint=canonical_hash(what),
         embed=_embed_with(facts, max_tokens, recipe, console),
-        folder=runs / CACHE,
+        folder=runs / EMBEDDINGS,
     )
 
 

@@ -21,7 +21,17 @@ from typing import Any
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import EnvironmentFault, Problem, UserError, environment_fault, listing, nearest
 from reglaj.core.files import disk_faults, is_alive
-from reglaj.core.run_listing import DATA, STATES, TOKENS, RunSummary, data_folders, kept_folders, list_runs, size_of
+from reglaj.core.run_listing import (
+    DATA,
+    EMBEDDINGS,
+    STATES,
+    TOKENS,
+    RunSummary,
+    data_folders,
+    kept_folders,
+    list_runs,
+    size_of,
+)
 from reglaj.core.runs import locked, read_manifest
 
 _LEFT = re.compile(r"\.(?P<name>.+?)\.(?:(?P<process>\d+)\.)?[0-9a-f]{8}\.(?P<kind>tmp|old)")
@@ -38,7 +48,7 @@ class DoomedData:
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """What goes. states: tokens of that data and what frozen layers made of them; left: folders that killed processes
+    """What goes. states: tokens of that data and what models made of them; left: folders that killed processes
     left; both with their sizes in bytes."""
 
     runs: tuple[RunSummary, ...]
@@ -113,11 +123,13 @@ def plan_removal(names: Sequence[str], *, runs: str | Path = "runs") -> Removal:
     # A removal that died had hidden its runs, and perhaps not yet their data.
     keys = {run.data_key for run in chosen} | {_data_key(path) for path in left if path.parent == folder}
     doomed = [data for data in _own_data(folder) if data.name in keys - needed]
+    states = [path for path, key in _own_states(folder) if key in keys - needed]
+    states += _embeddings(folder) if doomed else []
     return Removal(
         runs=tuple(chosen),
         data=tuple(DoomedData(path=path, size_bytes=size_of(path), sources=_sources(path)) for path in doomed),
         left=tuple((path, size_of(path)) for path in left),
-        states=tuple((path, size_of(path)) for path, key in _own_states(folder) if key in keys - needed),
+        states=tuple((path, size_of(path)) for path in states),
     )
 
 
@@ -208,6 +220,15 @@ def _own_states(runs: Path) -> list[tuple[Path, str | None]]:
     return [(path, key) for path, key in found if not _is_linked(path.parent, runs)]
 
 
+def _embeddings(runs: Path) -> list[Path]:
+    """Kept embeddings. A text is embedded once for all data that have it, so with any data all go: they are made again
+    for what stays."""
+    store = runs / EMBEDDINGS
+    if not store.is_dir() or _is_linked(store, runs):
+        return []
+    return [path for path in sorted(store.iterdir()) if not path.name.startswith(".") and not path.is_symlink()]
+
+
 def _data_key(folder: Path) -> str | None:
     key = read_manifest(folder).get("data_key")
     return key if isinstance(key, str) else None
@@ -224,7 +245,7 @@ def _sources(data: Path) -> tuple[str, ...]:
 def _left_behind(runs: Path) -> list[Path]:
     """Hidden folders beside the runs, their data and what is kept of it that no living process will come back to."""
     found: list[Path] = []
-    for folder in (runs, runs / DATA, runs / STATES, runs / TOKENS):
+    for folder in (runs, runs / DATA, runs / STATES, runs / TOKENS, runs / EMBEDDINGS):
         if folder.is_dir() and (folder == runs or not _is_linked(folder, runs)):
             found += [path for path in sorted(folder.iterdir()) if _is_left(path)]
     return found
