@@ -141,6 +141,7 @@ def sample_quality(num_labels: int = 77) -> dict:
             "flagged": 412,
             "method": "confident learning on cross-validated frozen embeddings",
             "share": 0.0737,
+            "probe_accuracy": 0.86,
             "pairs": [{"label": labels[0], "looks_like": labels[1], "count": 21}, {"label": HOSTILE, "count": 3}],
             "per_label": {label: {"flagged": 40 - place % 40, "rows": 60} for place, label in enumerate(labels)},
         },

@@ -234,3 +234,14 @@ def test_thousands_of_labels_make_no_endless_plot():
     assert sum(name == "rect" for name, _ in page.elements) < 400
     assert sum(name == "tr" for name, _ in page.elements) < 600
     assert "5,000 labels" in page.text
+
+
+def test_a_judge_that_is_often_wrong_says_so():
+    quality = sample_quality(3)
+    assert "its own mistakes" not in page_of(sample_data(3), quality).text
+    quality["label_errors"]["probe_accuracy"] = 0.6
+    text = page_of(sample_data(3), quality).text
+    assert "The judge agrees with 60.0% of all labels, so many of these are its own mistakes" in text
+    assert "Read the rows below; data.clean" in text
+    quality["findings"][0]["do"] = "look; "
+    assert "Do Look.3 examples" in page_of(sample_data(3), quality).text

@@ -127,7 +127,7 @@ def _told(text: Any) -> Markup:
 
 
 def _sentence(title: Any) -> str:
-    text = str(title).strip()
+    text = str(title).strip().rstrip(" ;,")
     text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "?", "!")) else f"{text}."
 

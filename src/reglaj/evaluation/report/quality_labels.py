@@ -19,6 +19,8 @@ _ENDS_SHOWN = 10
 _MOST_COLUMNS = 240
 _MOST_NUMBERED = 500
 _ERRORS_SHOWN = 12
+_TRUSTED = 0.75
+"""Share of labels that the judge must agree with before what it flags is taken for errors of the labels."""
 _QUOTE = 240
 """Characters of a text that the table of errors shows at once."""
 
@@ -118,6 +120,10 @@ def label_errors(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block |
     lead = f"{count(flagged)} of {plural(checked, 'label')} checked are likely wrong"
     lead += f" ({percent(flagged / checked)})." if checked else "."
     lead += " A judgement of a model, not the truth: read some before you drop them."
+    judge = values.get("probe_accuracy")
+    if judge is not None:
+        lead += f" The judge agrees with {percent(judge)} of all labels"
+        lead += "." if judge >= _TRUSTED else ", so many of these are its own mistakes."
     if values.get("method"):
         lead += f" How: {str(values['method']).rstrip('.')}."
     examples = values.get("examples") or examples_of(quality, "label_errors")
