@@ -167,7 +167,7 @@ def test_for_a_loss_the_worst_is_the_largest():
 
 
 def test_where_no_group_is_worse_one_is_seldom_shown_to_be():
-    """20 groups of 40 rows that are all alike: without the correction 60% of the tests would show a worst one."""
+    """20 groups of 40 rows that are all alike: without the correction half of the tests would show a worst one."""
     generator, shown = np.random.default_rng(3), 0
     names = [str(i) for i in range(10)]
     for _ in range(200):

@@ -9,6 +9,7 @@ N test rows, K groups that are judged.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -47,12 +48,19 @@ def score_slices(
     lower_is_better: by name of the figures that are looked for a worst group on. See docs/evaluation.md for the form.
     """
     by = {one.name: _scored(one, score) for one in slices}
+    known = {one.name: one for one in slices}
+
+    @functools.cache  # one group is often the worst by several figures
+    def outside(name: str, group: str) -> Mapping[str, Mapping[str, Any]]:
+        one = known[name]
+        return score(np.flatnonzero(one.codes != one.names.index(group)))
+
     worst = {}
     num_judged = 0
     for figure, is_lower in lower_is_better.items():
         judged = list(judged_groups(by, figure))
         num_judged = max(num_judged, len(judged))
-        found = _worst(slices, judged, figure, is_lower, score, confidence)
+        found = _worst(judged, figure, is_lower, outside, confidence)
         if found:
             worst[figure] = found
     return {"minimum_rows": MINIMUM_ROWS, "judged_groups": num_judged, "by": by, "worst": worst}
@@ -79,21 +87,22 @@ def _scored(one: Slice, score: ScoreGroup) -> dict[str, Any]:
 
 
 def _worst(
-    slices: Sequence[Slice],
     judged: Sequence[tuple[str, Mapping[str, Any]]],
     figure: str,
     is_lower: bool,
-    score: ScoreGroup,
+    outside: Callable[[str, str], Mapping[str, Mapping[str, Any]]],
     confidence: float,
 ) -> dict[str, Any] | None:
-    """The group with the worst figure, and its difference to the rows outside of it; None where no group is judged."""
+    """The group with the worst figure, and its difference to the rows outside of it; None where no group is judged.
+
+    outside: the figures of the rows that are not in a group of a slice.
+    """
     if not judged:
         return None
     sign = -1 if is_lower else 1
     name, group = min(judged, key=lambda one: (sign * one[1]["figures"][figure]["value"], -one[1]["rows"]))
     ours = group["figures"][figure]
-    one = next(one for one in slices if one.name == name)
-    rest = score(np.flatnonzero(one.codes != one.names.index(group["group"]))).get(figure)
+    rest = outside(name, group["group"]).get(figure)
     found: dict[str, Any] = {"slice": name, "group": group["group"], **ours, "of_groups": len(judged)}
     if rest is None:
         return found
