@@ -54,6 +54,18 @@ def describe_clusters(accounts: Accounts, evidence: Evidence) -> dict[str, Any] 
     return report
 
 
+def kept_together(evidence: Evidence) -> str:
+    """How many near-duplicates there are, for the sentence about a split that keeps them together; empty for none."""
+    import numpy as np
+
+    found = [np.bincount(near.cluster, minlength=1) for _, near in evidence.near.values()]
+    records = max((int(sizes[sizes > 1].sum()) for sizes in found), default=0)
+    if not records:
+        return ""
+    fate = "may be torn apart" if evidence.config.leakage == "report" else "stay with them"
+    return f"{records:,} records that nearly repeat others {fate}"
+
+
 def note_large(places: NDArray[np.int64], cluster: NDArray[np.int64], view: str, accounts: Accounts) -> None:
     """Say where one cluster holds a good part of everything: it moves as one."""
     import numpy as np

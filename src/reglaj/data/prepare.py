@@ -186,6 +186,7 @@ def _key(plan: _Plan, task: str) -> str:
 def _fill(target: Path, plan: _Plan, console: Console) -> None:
     """Both passes, into the folder `target`."""
     from reglaj.data.accounting import account
+    from reglaj.data.clusters import kept_together
     from reglaj.data.ledger import Ledger
     from reglaj.data.staging import Staging
     from reglaj.data.summary import summarise
@@ -214,7 +215,10 @@ def _fill(target: Path, plan: _Plan, console: Console) -> None:
     accounts = account(columns, plan.config, split, evidence, sources=names, has_labels=roles.target is not None)
     ids = RecordIds([one.digest for one in plan.opened], first)
     FolderWriter(target, roles, names, ids, staging.extras).write(staging, columns, accounts, console)
-    report = summarise(columns, accounts, [_describe(one, roles) for one in plan.opened], roles, evidence, plan.why)
+    why = plan.why
+    if why and split.is_ours and (kept := kept_together(evidence)):
+        why = f"{why}; {kept}"
+    report = summarise(columns, accounts, [_describe(one, roles) for one in plan.opened], roles, evidence, why)
     staging.path.unlink()
     if plan.shaper:
         report["rendering"], sentences = plan.shaper.remarks()
