@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import EnvironmentFault, UserError
+from reglaj.core.files import canonical_hash
+from reglaj.core.run_listing import DATA
+from reglaj.core.runs import software
 from reglaj.core.seeding import derive_seed
 from reglaj.curation import quality
 from reglaj.curation.account_findings import account_findings
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from reglaj.curation.embeddings import Embedder
     from reglaj.data.examples import Examples, VisibleData
     from reglaj.models.inspect import ModelFacts
     from reglaj.pipelines.recipe import Recipe
@@ -37,6 +41,9 @@ MOST_ROWS = 100_000
 """Rows that are read. Of more, so many are drawn."""
 MOST_EMBEDDED = 20_000
 """Rows that a model looks at, of those: about a minute and a half of two cores for MiniLM and short texts."""
+FILE = "quality.json"
+_VERSION = 1
+"""Raised whenever the same rows would be reported on otherwise than before."""
 _SEED = 0
 _UNCUT = 1_000_000
 
@@ -44,24 +51,68 @@ _UNCUT = 1_000_000
 def quality_report(
     recipe: Recipe, data: VisibleData, facts: ModelFacts, runs: Path, console: Console = SILENT
 ) -> dict[str, Any]:
-    """The report as one JSON document; see docs/data.md. Nothing is written but embeddings that are kept.
+    """The report as one JSON document; see docs/data.md. The caller writes it, beside the data and under `FILE`.
 
-    recipe: with its context. facts: of its model. Where no model can look at the texts, the sections that need one
-    are null and `embedder_note` says why. The same data and recipe give the same report, `seconds` aside.
+    recipe: with its context. facts: of its model. The same data and recipe give the same report, `seconds` aside: one
+    that lies beside the data already is taken as it is. Where no model can look at the texts, the sections that need
+    one are null and `embedder_note` says why.
     """
+    embedder, note = _embedder(recipe, facts, runs, console)
+    identity = _identity(recipe, data, facts, embedder.fingerprint if embedder else note)
+    kept = _kept(runs / DATA / data.key / FILE, identity)
+    if kept is not None:
+        return kept
     look = _Look(recipe, data, facts, runs, console)
+    report = look.sections
     with look.timed("all"):
         look.read()
         look.texts()
-        look.embedded()
-        report = look.sections
+        report |= {"embedder": embedder.name if embedder else None, "embedder_note": note}
+        look.embedded(embedder)
         found = [
             *account_findings(report, data.report, look.shown),
             *row_findings(report, data.report, look.shown),
         ]
         report["findings"] = [one.as_json() for one in ordered(found)]
     report["seconds"] = {name: round(seconds, 3) for name, seconds in look.seconds.items()}
+    report["identity"] = identity
     return report
+
+
+def _embedder(recipe: Recipe, facts: ModelFacts, runs: Path, console: Console) -> tuple[Embedder | None, str | None]:
+    """The model that looks at texts; or None, and why there is none."""
+    try:
+        return embedder_of(recipe, runs, console, facts), None
+    except (EnvironmentFault, UserError) as error:
+        problem = error.problems[0]
+        console.warn(f"no model looks at the texts: {problem.given} ({problem.why})")
+        return None, f"no model looked at the texts: {problem.given} ({problem.why})"
+
+
+def _identity(recipe: Recipe, data: VisibleData, facts: ModelFacts, looks: str | None) -> str:
+    """Everything that decides the report."""
+    near = recipe.data.near_duplicates
+    return canonical_hash(
+        {
+            "version": _VERSION,
+            "data": data.key,
+            "model": facts.fingerprint,
+            "max_tokens": recipe.train.max_tokens,
+            "confidence": recipe.evaluate.confidence,
+            "semantic": near and near.semantic,
+            "embedder": looks,
+            "software": software(),
+        }
+    )
+
+
+def _kept(path: Path, identity: str) -> dict[str, Any] | None:
+    """The report of an earlier call, where it is of the same things."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return report if isinstance(report, dict) and report.get("identity") == identity else None
 
 
 class _Look:
@@ -142,23 +193,17 @@ class _Look:
             "exact": dropped.get("exact_duplicate", 0),
             "contradictory": dropped.get("contradictory_label", 0),
         }
-        shown["contradictory"] = _rejected(self.runs / ".data" / self.data.key / "rejects.jsonl", "contradictory_label")
+        shown["contradictory"] = _rejected(self.runs / DATA / self.data.key / "rejects.jsonl", "contradictory_label")
 
-    def embedded(self) -> None:
+    def embedded(self, embedder: Embedder | None) -> None:
         """What a frozen model sees."""
         sections = self.sections
-        for name in ("label_errors", "outliers", "difficulty", "embedder", "embedder_note"):
-            sections[name] = None
-        try:
-            embedder = embedder_of(self.recipe, self.runs, self.console, self.facts)
-        except (EnvironmentFault, UserError) as error:
-            problem = error.problems[0]
-            sections["embedder_note"] = f"no model looked at the texts: {problem.given} ({problem.why})"
+        sections |= {"label_errors": None, "outliers": None, "difficulty": None}
+        if embedder is None:
             return
         chosen = _drawn(len(self.rows), MOST_EMBEDDED)
         if len(chosen) < len(self.rows):
             sections["looked_at"]["sampled"] = len(chosen)
-        sections["embedder"] = embedder.name
         with self.timed("embeddings"):
             embeddings = embedder.unit([self.rows.texts[row] for row in chosen.tolist()], self.console)
         with self.timed("label_errors"):
