@@ -4,7 +4,8 @@ A bucket holds the texts that share a band. Its pairs are k^2 / 2, so a bucket o
 copies of one text with another number in it, or texts that share a long footer) is gone through in another way:
 
 1. Leaders: the first text that no leader is linked to is compared with every text of the bucket, up to
-   `LEADER_ROUNDS` times. It settles families of near-copies with a handful of rounds, k comparisons each.
+   `LEADER_ROUNDS` times. It settles families of near-copies with a handful of rounds, k comparisons each. Where leaders
+   settle less than 1/64 of a bucket each, it is no family, and they are given up.
 2. Two bands: what is left is cut into smaller buckets of texts that share a second band in an oversized bucket, and
    the pairs of those are compared.
 
@@ -36,6 +37,7 @@ FULL_PAIRS = 64
 LEADER_ROUNDS = 16
 """Texts of an oversized bucket that are compared with all of its others."""
 
+_ROUNDS_OF_GRACE = 3
 _CHUNK_PAIRS = 2**20
 
 
@@ -87,24 +89,29 @@ def leader_rounds(buckets: Buckets, components: Callable[[], Rows]) -> Iterator[
     bucket_of = np.repeat(np.arange(len(buckets.sizes)), buckets.sizes)
     members = buckets.members
     is_settled = np.zeros(len(members), dtype=bool)
-    for _ in range(LEADER_ROUNDS):
-        open_buckets, places = np.unique(bucket_of[~is_settled], return_index=True)
+    is_given_up = np.zeros(len(buckets.sizes), dtype=bool)
+    for done in range(LEADER_ROUNDS):
+        is_open = ~is_settled & ~is_given_up[bucket_of]
+        open_buckets, places = np.unique(bucket_of[is_open], return_index=True)
         if not len(open_buckets):
             return
         leaders = np.full(len(buckets.sizes), -1)
-        leaders[open_buckets] = members[~is_settled][places]
+        leaders[open_buckets] = members[is_open][places]
         leader = leaders[bucket_of]
         cluster = components()
         is_other = (leader >= 0) & (cluster[leader] != cluster[members])
         yield leader[is_other], members[is_other]
         cluster = components()
         is_settled |= (leader >= 0) & (cluster[leader] == cluster[members])
+        settled = np.bincount(bucket_of, weights=is_settled, minlength=len(buckets.sizes))
+        is_given_up = (done + 1 >= _ROUNDS_OF_GRACE) & (settled < (done + 1) * buckets.sizes / FULL_PAIRS)
 
 
 def oversized_in_two(bands: NDArray[np.uint64], is_oversized: NDArray[np.bool_], texts: Rows) -> Iterator[Buckets]:
     """Buckets of texts that share two bands, both in oversized buckets. is_oversized: (b, U)."""
     import numpy as np
 
+    texts = texts[is_oversized[:, texts].sum(axis=0) > 1]
     for first in range(len(bands)):
         for second in range(first + 1, len(bands)):
             both = texts[is_oversized[first, texts] & is_oversized[second, texts]]

@@ -86,13 +86,14 @@ def link_near(linker: Linker, collection: Collection, console: Console) -> None:
     """Compare what shares a band (see `buckets` for what is compared where a bucket is large)."""
     import numpy as np
 
-    order = collection.canonical()
-    bands = collection.bands.copy()
+    order, bands = collection.canonical, collection.bands
     is_oversized = np.zeros(bands.shape, dtype=bool)
+    small = []
     with console.progress("comparing", total=2 * len(bands), unit="bands") as advance:
         for number, band in enumerate(bands):
             buckets = group(band[order], order)
             large = buckets.take(buckets.sizes > FULL_PAIRS)
+            small.append(buckets.take(buckets.sizes <= FULL_PAIRS))
             is_oversized[number, large.members] = True
             for left, right in leader_rounds(large, linker.components):
                 linker.confirm(left, right)
@@ -105,11 +106,10 @@ def link_near(linker: Linker, collection: Collection, console: Console) -> None:
                 cluster = linker.components()
                 apart = cluster[left] != cluster[right]
                 linker.confirm(left[apart], right[apart])
-        # From here on a band in an oversized bucket is shared with nobody.
-        numbers = np.arange(len(collection), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        np.copyto(bands, numbers, where=is_oversized)
-        for number, band in enumerate(bands):
-            for left, right in pairs_within(group(band[order], order)):
-                is_new = ~(bands[:number, left] == bands[:number, right]).any(axis=0)
+        for number, buckets in enumerate(small):
+            for left, right in pairs_within(buckets):
+                was_compared = bands[:number, left] == bands[:number, right]
+                was_compared &= ~is_oversized[:number, left]
+                is_new = ~was_compared.any(axis=0)
                 linker.confirm(left[is_new], right[is_new])
             advance(1)

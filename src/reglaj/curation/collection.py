@@ -5,6 +5,7 @@ Legend: N texts, U distinct ones after folding, S shingles of the distinct ones,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ class Collection:
     def __len__(self) -> int:
         return len(self.first)
 
+    @functools.cached_property
     def canonical(self) -> NDArray[np.int64]:
         """Distinct texts with shingles, in an order that depends on the texts alone, not on where they stood."""
         import numpy as np

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import Console
 from reglaj.curation.collection import Collection, expand, may_share, shared_shingles, slices
@@ -34,8 +34,7 @@ MIN_SHINGLES = 16
 
 POSTINGS = 64
 
-_TABLE_BITS = 24  # of the table of counts: 16 million counters in 64 MiB; shingles that share one look more frequent
-_SHIFT = 31 - _TABLE_BITS
+_TABLE_BITS = 24  # at most, of the table of counts: 64 MiB; shingles that share a counter look more frequent
 _CHUNK = 2**22
 _CHUNK_CANDIDATES = 2**19
 _PART_POSTINGS = 2**26  # looked up at once: 0.5 GiB
@@ -52,8 +51,8 @@ def find_contained(
 
     frequency = _frequencies(outer)
     probes, owners = _rarest(inner, frequency, is_same=inner is outer)
-    wanted = np.zeros(1 << _TABLE_BITS, dtype=bool)
-    wanted[probes >> _SHIFT] = True
+    wanted = np.zeros(len(frequency), dtype=bool)
+    wanted[_counters(probes, wanted)] = True
     expected = int(frequency[wanted].sum())
     edges = np.linspace(0, 2**31, max(-(-expected // _PART_POSTINGS), 1) + 1).astype(np.int64)
     keys = [np.empty(0, dtype=np.uint64)]
@@ -72,11 +71,17 @@ def _frequencies(collection: Collection) -> NDArray[np.int32]:
     """Texts per counter of the table; never too few for any shingle."""
     import numpy as np
 
-    counts = np.zeros(1 << _TABLE_BITS, dtype=np.int32)
+    bits = min(max(len(collection.shingles).bit_length() + 2, 10), _TABLE_BITS)
+    counts = np.zeros(1 << bits, dtype=np.int32)
     for begin in range(0, len(collection.shingles), _CHUNK):
-        piece = collection.shingles[begin : begin + _CHUNK] >> _SHIFT
-        counts += np.bincount(piece, minlength=1 << _TABLE_BITS).astype(np.int32)
+        piece = _counters(collection.shingles[begin : begin + _CHUNK], counts)
+        counts += np.bincount(piece, minlength=len(counts)).astype(np.int32)
     return counts
+
+
+def _counters(shingles: NDArray[Any], table: NDArray[Any]) -> NDArray[Any]:
+    """The places of shingles in a table of 2^k entries: their first k bits."""
+    return shingles >> (32 - len(table).bit_length())
 
 
 def _rarest(collection: Collection, frequency: NDArray[np.int32], *, is_same: bool) -> tuple[Rows, Rows]:
@@ -90,7 +95,7 @@ def _rarest(collection: Collection, frequency: NDArray[np.int32], *, is_same: bo
     for chunk in slices(sizes, _CHUNK):
         some, some_sizes = rows[chunk], sizes[chunk]
         shingles = np.asarray(collection.shingles[expand(collection.starts[some], some_sizes)]).astype(np.int64)
-        counts = frequency[shingles >> _SHIFT].astype(np.int64)
+        counts = frequency[_counters(shingles, frequency)].astype(np.int64)
         order = np.argsort((np.repeat(np.arange(len(some)), some_sizes) << 32) | counts, kind="stable")
         chosen = order[expand(np.cumsum(some_sizes) - some_sizes, needed[chunk])]
         owner = np.repeat(some, needed[chunk])
@@ -107,14 +112,14 @@ def _postings(collection: Collection, wanted: NDArray[np.bool_], low: int, high:
     """Sorted (shingle << 32 | place of its text in canonical order) of the wanted shingles from low to below high."""
     import numpy as np
 
-    order = collection.canonical()
+    order = collection.canonical
     place = np.zeros(len(collection), dtype=np.uint64)
     place[order] = np.arange(len(order), dtype=np.uint64)
     ends = collection.starts + collection.sizes
     pieces = [np.empty(0, dtype=np.uint64)]
     for begin in range(0, len(collection.shingles), _CHUNK):
         piece = np.asarray(collection.shingles[begin : begin + _CHUNK])
-        is_taken = wanted[piece >> _SHIFT] & (piece >= low) & (piece < high)
+        is_taken = wanted[_counters(piece, wanted)] & (piece >= low) & (piece < high)
         where = np.flatnonzero(is_taken)
         texts = np.searchsorted(ends, where + begin, side="right")
         pieces.append((piece[where].astype(np.uint64) << np.uint64(32)) | place[texts])
