@@ -14,7 +14,7 @@ from reglaj.evaluation.report.words import count, listed, percent, plural
 
 LEVELS = {"act": "act", "look": "look", "fine": "fine"}
 _EXAMPLES_SHOWN = 3
-_KEY = re.compile(r"\b(data|train|evaluate|model|method)\.[a-z_]+(\.[a-z_]+)*(=[\w.]+)?")
+_KEY = re.compile(r"\b(data|train|evaluate|model|method)\.[a-z_]+(\.[a-z_]+)*(=\w+(\.\w+)*)?")
 _WHERE = {
     "leakage": "split",
     "contradictory": "rows",
@@ -52,7 +52,7 @@ def headline(data: Mapping[str, Any], quality: Mapping[str, Any]) -> str:
     read, kept = data.get("read", 0), sum(data.get(part) or 0 for part in ("train", "validation", "test"))
     told = f"{plural(read, 'record')} read, {'all' if kept == read else count(kept)} kept."
     urgent = findings_of(quality, "act") or findings_of(quality, "look")
-    return f"{told} {_sentence(urgent[0]['title'])}" if urgent else told
+    return f"{told} {sentence(urgent[0]['title'])}" if urgent else told
 
 
 def verdict(quality: Mapping[str, Any]) -> tuple[str, str]:
@@ -73,7 +73,7 @@ def findings(quality: Mapping[str, Any], anchors: Container[str]) -> Block | Non
         return None
     urgent = [one for level in ("act", "look") for one in findings_of(quality, level)]
     cards = [_card(one, anchors) for one in urgent]
-    fine = [tag("li", tag("b", _sentence(one["title"])), " ", _why(one)) for one in findings_of(quality, "fine")]
+    fine = [tag("li", tag("b", sentence(one["title"])), " ", _why(one)) for one in findings_of(quality, "fine")]
     ending = (
         folded(f"{plural(len(fine), 'check')} with nothing to do", tag("ul", *fine, class_="plain")) if fine else ""
     )
@@ -88,7 +88,7 @@ def findings(quality: Mapping[str, Any], anchors: Container[str]) -> Block | Non
 
 def _card(one: Mapping[str, Any], anchors: Container[str]) -> Markup:
     level = LEVELS.get(str(one.get("level")), "look")
-    title = tag("h3", _sentence(one["title"]), " ", _share(one))
+    title = tag("h3", sentence(one["title"]), " ", _share(one))
     do = tag("p", tag("b", "Do "), _told(one["do"]), class_="do") if one.get("do") else ""
     shown: Sequence[Any] = list(one.get("examples") or [])[:_EXAMPLES_SHOWN]
     rows = (
@@ -122,11 +122,12 @@ def _why(one: Mapping[str, Any]) -> Markup:
 
 def _told(text: Any) -> Markup:
     """A sentence in which keys of the recipe are code, whether it says so with backticks or not."""
-    sentence = _sentence(text) if str(text).strip() else ""
-    return with_code(sentence if "`" in sentence else _KEY.sub(r"`\g<0>`", sentence))
+    told = sentence(text) if str(text).strip() else ""
+    return with_code(told if "`" in told else _KEY.sub(r"`\g<0>`", told))
 
 
-def _sentence(title: Any) -> str:
+def sentence(title: Any) -> str:
+    """With a capital at its start and a full stop at its end."""
     text = str(title).strip().rstrip(" ;,")
     text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "?", "!")) else f"{text}."
@@ -143,7 +144,7 @@ def checks_told(quality: Mapping[str, Any]) -> list[str]:
         if looked.get("sampled"):
             told[-1] = f"{told[-1][:-1]}, on a sample of {count(looked['sampled'])} records."
     elif quality.get("embedder_note"):
-        told.append(_sentence(quality["embedder_note"]))
+        told.append(sentence(quality["embedder_note"]))
     seconds = {name: value for name, value in (quality.get("seconds") or {}).items() if value}
     if seconds:
         parts = [f"{name.replace('_', ' ')} {value:.1f} s" for name, value in seconds.items()]

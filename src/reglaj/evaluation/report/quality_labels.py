@@ -8,7 +8,7 @@ from typing import Any
 from reglaj.evaluation.report.markup import Markup, exact, figure, folded, joined, table, tag
 from reglaj.evaluation.report.plan import Block
 from reglaj.evaluation.report.plots import Axis, Dot, dots_and_intervals, histogram
-from reglaj.evaluation.report.quality_findings import examples_of
+from reglaj.evaluation.report.quality_findings import examples_of, sentence
 from reglaj.evaluation.report.quality_plots import Bar, bars, breakable, quote
 from reglaj.evaluation.report.words import count, number, percent, plural
 
@@ -212,11 +212,13 @@ def difficulty(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block | N
         dots.append(Dot(label="always the most frequent label", value=majority, low=majority, high=majority))
     cells = [joined([exact(d.value, percent(d.value)), _bounds(d)]) for d in dots]
     plot = dots_and_intervals(dots, lambda v: percent(v, 0), cells, alternative=f"{metric} of a first guess")
-    told = f"{metric}, cross-validated on the training records. A fine-tuned model is usually better than the probe."
+    folds, rows = values.get("folds"), values.get("rows")
+    told = f"{metric} of {count(rows)} records of train and validation" if rows else metric
+    told += f", each guessed by a probe that has not seen it ({count(folds)} folds)." if folds else "."
     return Block(
         anchor="difficulty",
         title="How hard it is",
-        lead=str(values.get("note") or "A first guess, before anything was trained."),
+        lead=sentence(values.get("note") or "a first guess, before anything was trained"),
         body=figure(plot, told),
     )
 
