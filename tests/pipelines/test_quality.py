@@ -136,7 +136,7 @@ def test_another_split_embeds_only_what_was_sealed_before(recipe, tmp_path, monk
     first = _report(recipe, tmp_path / "runs")
     assert len(seen) == first["looked_at"]["rows"]
     seen.clear()
-    again = _report(recipe, tmp_path / "runs", data__split__test=0.3)
+    again = _report(recipe, tmp_path / "runs", data__split__seed=5)
     assert 0 < len(seen) < 0.1 * again["looked_at"]["rows"]
 
 
