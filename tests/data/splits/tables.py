@@ -40,7 +40,7 @@ ROW = st.builds(
     moment=st.integers(0, 30),
     given=st.sampled_from([0, 0, 0, 1, 2]),
 )
-TABLES = st.lists(ROW, min_size=1, max_size=120)
+TABLES = st.lists(ROW, min_size=1, max_size=80)
 
 
 def examples(number: int) -> Callable[[Any], Any]:
