@@ -131,6 +131,8 @@ class Classify(Task):
         scores = learner.scores(validation.rows, console, "calibrating")
         seed = derive_seed(recipe.train.seed, "calibration")
         self.calibration = settle(self.labels, scores, validation.targets, recipe.evaluate, seed, learner.ranks)
+        for told in self.calibration.in_words():
+            console.say(f"  {told}")
 
     def sure_enough(self, target_error: float, confidence: float) -> float:
         from reglaj.tasks.classify_calibration import without_calibration

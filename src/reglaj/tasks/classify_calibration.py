@@ -67,6 +67,26 @@ class Calibration:
             "--abstain-below P promises nothing and always works",
         )
 
+    def in_words(self) -> list[str]:
+        """What was decided, a sentence each."""
+        told = []
+        if found := self.told["calibration"]:
+            before, after = found["log_loss"]["before"], found["log_loss"]["after"]
+            told.append(
+                f"scores are divided by {found['temperature']:.3g}: on validation the log loss is {after:.3f} with it "
+                f"and {before:.3f} without"
+                if found["applied"]
+                else f"already calibrated, as far as {found['rows']:,} validation rows can tell"
+            )
+        if found := self.told["thresholds"]:
+            before, after, rows = found["macro_f1"]["before"], found["macro_f1"]["after"], found["rows"]
+            told.append(
+                f"answers are chosen for macro-F1: on validation {after:.3f} with it and {before:.3f} without"
+                if found["applied"]
+                else f"the likeliest class is answered: no gain in macro-F1 is shown on {rows:,} validation rows"
+            )
+        return told
+
     def save(self, folder: Path) -> None:
         """Write it beside the task."""
         values = {

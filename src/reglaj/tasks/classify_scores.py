@@ -10,6 +10,7 @@ from reglaj.core.console import Console
 from reglaj.core.seeding import derive_seed
 from reglaj.evaluation.metrics.classification import Answers, classification_differences, classification_scores
 from reglaj.evaluation.metrics.groups import class_figures
+from reglaj.evaluation.report.imbalance import imbalance_told
 from reglaj.tasks.base import Encoded, Evaluation, EvaluationResult
 from reglaj.tasks.classify_calibration import Calibration, served
 from reglaj.tasks.classify_confidence import confidence_figures
@@ -47,6 +48,8 @@ def evaluate_classifier(
     if evaluation.data is not None:
         inputs = _baseline_data(labels, evaluation, console)
         found, notes = _baselines(inputs, baselines, evaluation, encoded.targets, answers)
+    if told := imbalance_told(test):
+        notes.append(told)
     return EvaluationResult(
         test=test,
         baselines=found,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reglaj.evaluation.report.calibration import abstention, calibration, thresholds
+from reglaj.evaluation.report.imbalance import imbalance_told, is_imbalanced, what_to_do
 from reglaj.evaluation.report.ledger import where_rows_went
 from reglaj.evaluation.report.markup import exact, figure, folded, joined, table, tag
 from reglaj.evaluation.report.plan import Block, Document, Figure, ReportPlan
-from reglaj.evaluation.report.plots import heat_map, reliability_chart, small_interval
+from reglaj.evaluation.report.plots import heat_map, small_interval
 from reglaj.evaluation.report.sections import baseline_title, comparison, cost, learning_curve, limits, provenance
 from reglaj.evaluation.report.slices import gate, slices
 from reglaj.evaluation.report.words import (
@@ -32,7 +34,12 @@ _CLASSES_SHOWN = 30
 
 
 def headline(document: Document) -> str:
-    """Accuracy in words, and against the best baseline: better, worse, or not shown to be either."""
+    """Accuracy in words, and against the best baseline; and whether accuracy is the figure to look at."""
+    return f"{_accuracy_told(document)} {imbalance_told(document.report['test'])}".rstrip()
+
+
+def _accuracy_told(document: Document) -> str:
+    """Better than the best baseline, worse, or not shown to be either."""
     test = document.report["test"]
     accuracy = test["accuracy"]
     told = (
@@ -66,6 +73,9 @@ def verdict(document: Document) -> tuple[str, str]:
     if best[1]["difference"]["high"] < 0:
         return "bad", "A baseline is better"
     if all(below):
+        macro = [s["macro_f1"]["difference"]["low"] > 0 for s in document.compared.values() if "macro_f1" in s]
+        if is_imbalanced(document.report["test"]) and not all(macro):
+            return "open", "Better in accuracy alone, which says little here"
         return (
             "good",
             f"Better than {'each of the ' + count(len(below)) + ' baselines' if len(below) > 1 else 'the baseline'}",
@@ -134,39 +144,6 @@ def confusion(document: Document) -> Block | None:
     return Block(anchor="confusion", title="What is taken for what", lead=lead, body=body)
 
 
-def calibration(document: Document) -> Block | None:
-    """Whether its probabilities mean what they say."""
-    test = document.report["test"]
-    curve, error = test.get("calibration_curve"), test.get("expected_calibration_error")
-    if not curve or not error:
-        return None
-    rows = [
-        [
-            tag("span", f"{p['low'] * 100:.0f}–{percent(p['high'], 0)}", class_="whole"),
-            count(p["rows"]),
-            exact(p["confidence"], percent(p["confidence"])),
-            shown({"value": p["accuracy"], "low": p["accuracy_low"], "high": p["accuracy_high"]}, is_share=True),
-        ]
-        for p in curve
-    ]
-    gap = sum(p["rows"] * (p["confidence"] - p["accuracy"]) for p in curve) / sum(p["rows"] for p in curve)
-    leaning = "neither too sure nor too unsure on the whole"
-    if abs(gap) >= 0.01:
-        leaning = f"too {'sure' if gap > 0 else 'unsure'} by {number(abs(gap) * 100, 1)} points on the whole"
-    told = f"Where it says 80%, is it right 80% of the time? It is {leaning}."
-    plot = reliability_chart(curve, lambda v: percent(v, 0), alternative=f"Reliability diagram. {told}")
-    legend = [("mark", "perfectly calibrated"), ("", "this model"), ("box bars", "rows")]
-    caption = tag("span", "Expected calibration error: ", shown(error, is_share=True), f", {len(curve)} bins with rows")
-    numbers = table(
-        ["it said", "rows", "mean of what it said", "it was right"],
-        rows,
-        caption="Numbers of the diagram",
-        numeric=(1, 2, 3),
-    )
-    body = tag("div", figure(tag("div", plot, class_="square"), caption, legend), numbers, class_="pair")
-    return Block(anchor="calibration", title="Do its probabilities mean what they say?", lead=told, body=body)
-
-
 def mistakes(document: Document) -> Block | None:
     """The wrong answers of which the model was surest: first the place to look for wrong labels."""
     found = document.extras.get("mistakes") or []
@@ -213,9 +190,11 @@ def _more_limits(document: Document) -> list[str]:
             f"{'it' if len(few) == 1 else 'them'} is weak, and macro-F1, which counts every class alike, leans on "
             f"{'it' if len(few) == 1 else 'them'}."
         )
+    if is_imbalanced(test):
+        told.append(what_to_do(test))
     told.append(
         f"It always answers with one of its {plural(len(per_label), 'label')}. "
-        "A text that belongs to none gets one of them all the same."
+        "A text that belongs to none gets one of them all the same, unless `predict --abstain-below P` withholds it."
     )
     return told
 
@@ -273,7 +252,9 @@ CLASSIFICATION = ReportPlan(
         per_class,
         confusion,
         mistakes,
+        thresholds,
         calibration,
+        abstention,
         where_rows_went,
         learning_curve,
         limits,
