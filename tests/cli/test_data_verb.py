@@ -64,7 +64,7 @@ def test_what_matters_most_stands_first_and_shows_rows(capsys):
     told = "\n".join(lines)
     assert "split" in told and "`stratified`" in told
     assert "repair: 23 records nearly repeat one in a later part (dropped from the earlier part" in told
-    assert "70 records in 31 clusters (similarity 0.8 or more), the largest of 18; 3 texts inside another" in told
+    assert "70 records in 31 clusters (similarity 0.8 or more), the largest of 18; 3 inside another text" in told
 
 
 def test_hostile_rows_do_nothing_to_the_terminal_and_the_test_part_is_not_quoted(capsys):

@@ -245,3 +245,14 @@ def test_a_judge_that_is_often_wrong_says_so():
     assert "Read the rows below; data.clean" in text
     quality["findings"][0]["do"] = "look; "
     assert "Do Look.3 examples" in page_of(sample_data(3), quality).text
+
+
+def test_the_end_of_the_page_tells_how_it_was_judged():
+    text = page_of(sample_data(3), sample_quality(3)).text
+    assert "Time taken: embeddings 12.3 s and label errors 4.0 s, 17 s in all." in text
+    assert "embeddings of starter:minilm." in text and "2 more were dropped as too long." in text
+    quality = {**sample_quality(3), "embedder": None, "embedder_note": "no small encoder is here"}
+    quality["looked_at"] = None
+    assert "No small encoder is here." in page_of(sample_data(3), quality).text
+    sampled = {**sample_quality(3), "looked_at": {"rows": 90_000, "sampled": 20_000}}
+    assert "starter:minilm, on a sample of 20,000 records." in page_of(sample_data(3), sampled).text

@@ -76,9 +76,10 @@ def _clusters(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     near = data.get("near_duplicates")
     if not near or "records" not in near:
         return []
-    told = f"{near['records']:,} records in {near.get('clusters', 0):,} clusters"
+    clusters = near.get("clusters", 0)
+    told = f"{near['records']:,} records in {clusters:,} cluster{'' if clusters == 1 else 's'}"
     told += f" (similarity {near['threshold']} or more)" if near.get("threshold") else ""
     largest = max((int(size) for size, n in (near.get("sizes") or {}).items() if n), default=0)
     told += f", the largest of {largest:,}" if largest else ""
     contained = (near.get("contained") or {}).get("count")
-    return [("near-duplicates", told + (f"; {contained:,} texts inside another" if contained else ""))]
+    return [("near-duplicates", told + (f"; {contained:,} inside another text" if contained else ""))]

@@ -17,7 +17,7 @@ from reglaj.evaluation.report.quality_labels import balance, difficulty, label_e
 from reglaj.evaluation.report.quality_rows import odd_rows
 from reglaj.evaluation.report.quality_style import QUALITY_STYLE
 from reglaj.evaluation.report.quality_texts import encodings, languages, lengths
-from reglaj.evaluation.report.words import count, percent
+from reglaj.evaluation.report.words import count, percent, plural
 
 QUALITY_PAGE = "report.html"
 _SECTIONS = (split, balance, label_errors, difficulty, clusters, odd_rows, lengths, languages, encodings)
@@ -77,7 +77,7 @@ def _tiles(data: Mapping[str, Any], quality: Mapping[str, Any]) -> list[Markup]:
         tiles.append(tile("Records kept", exact(data["read"] - gone, count(data["read"] - gone)), told))
     near: Mapping[str, Any] = {**(data.get("near_duplicates") or {}), **(quality.get("clusters") or {})}
     if "records" in near:
-        told = f"in {count(near.get('clusters') or 0)} clusters"
+        told = f"in {plural(near.get('clusters') or 0, 'cluster')}"
         tiles.append(tile("Nearly the same", exact(near["records"], count(near["records"])), told))
     errors: Mapping[str, Any] = quality.get("label_errors") or {}
     if errors.get("checked"):
@@ -95,7 +95,8 @@ def _tiles(data: Mapping[str, Any], quality: Mapping[str, Any]) -> list[Markup]:
 
 
 def _context(values: Mapping[str, Any]) -> str:
-    return f"texts over {count(values['context'])} tokens"
+    told = f"texts over {count(values['context'])} tokens"
+    return f"{told}; {count(values['dropped'])} more were dropped" if values.get("dropped") else told
 
 
 def _guess(values: Mapping[str, Any]) -> str:

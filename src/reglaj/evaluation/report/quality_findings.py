@@ -10,10 +10,12 @@ from typing import Any
 from reglaj.evaluation.report.markup import Markup, exact, folded, joined, tag, with_code
 from reglaj.evaluation.report.plan import Block
 from reglaj.evaluation.report.quality_plots import quotes
-from reglaj.evaluation.report.words import count, listed, percent, plural
+from reglaj.evaluation.report.words import count, duration, listed, percent, plural
 
 LEVELS = {"act": "act", "look": "look", "fine": "fine"}
 _EXAMPLES_SHOWN = 3
+_SECONDS = 0.1
+"""Checks that took less are not named in the account of the time."""
 _KEY = re.compile(r"\b(data|train|evaluate|model|method)\.[a-z_]+(\.[a-z_]+)*(=\w+(\.\w+)*)?")
 _WHERE = {
     "leakage": "split",
@@ -140,13 +142,14 @@ def checks_told(quality: Mapping[str, Any]) -> list[str]:
     if looked.get("rows"):
         told.append(f"{plural(looked['rows'], 'record')} of train and validation were looked at.")
     if quality.get("embedder"):
-        told.append(f"Labels, outliers and difficulty were judged on embeddings of {quality['embedder']}.")
+        told.append(f"What takes a model was judged on embeddings of {quality['embedder']}.")
         if looked.get("sampled"):
             told[-1] = f"{told[-1][:-1]}, on a sample of {count(looked['sampled'])} records."
     elif quality.get("embedder_note"):
         told.append(sentence(quality["embedder_note"]))
-    seconds = {name: value for name, value in (quality.get("seconds") or {}).items() if value}
+    seconds = {name: value for name, value in (quality.get("seconds") or {}).items() if value and value >= _SECONDS}
+    whole = seconds.pop("all", None)
     if seconds:
         parts = [f"{name.replace('_', ' ')} {value:.1f} s" for name, value in seconds.items()]
-        told.append(f"Time taken: {listed(parts)}.")
+        told.append(f"Time taken: {listed(parts)}{f', {duration(whole)} in all' if whole else ''}.")
     return told

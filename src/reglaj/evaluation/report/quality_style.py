@@ -20,7 +20,8 @@ QUALITY_STYLE = (
 .quotes { list-style: none; margin: 8px 0; padding: 0; display: grid; gap: 8px;
   grid-template-columns: minmax(0, 1fr); max-width: 52rem; }
 .quotes > li { background: var(--wash); border-radius: 8px; padding: 9px 14px; font-size: .92rem; min-width: 0; }
-.quotes .quotes { margin: 0; }
+.quotes .quotes { margin: 4px 0; }
+.quotes .quotes > li { border-left: 2px solid var(--rule); border-radius: 0; padding: 1px 0 1px 12px; }
 .quotes .remarks { margin: 3px 0 0; overflow-wrap: anywhere; }
 .quotes .remarks b { font-weight: 600; color: var(--ink); }
 .twin + .twin { border-top: 1px dashed var(--rule); margin-top: 7px; padding-top: 7px; }

@@ -51,6 +51,8 @@ def _histogram(role: str, values: Mapping[str, Any]) -> Markup:
         told = f"{role}: {count(cut)} of {count(total)} ({percent(share, 2)}) are longer than {count(context)} tokens."
     else:
         told = f"{role}: all {count(total)} fit into {count(context)} tokens."
+    if values.get("dropped"):
+        told += f" {plural(values['dropped'], 'more was', 'more were')} dropped as too long."
     edges = values["edges"]
     if len(edges) > 2 and edges[-1] - edges[-2] > 1.5 * (edges[-2] - edges[-3]):
         told += f" The last bar holds all from {_edge(edges[-2])} tokens on."
