@@ -8,6 +8,9 @@ from typing import Any
 from reglaj.curation.findings import Finding, Sections, Shown, level_of
 from reglaj.data.languages import UNSURE
 
+_ENOUGH = 0.5
+"""Share of the way from always the same label to no mistake that a probe must go, for its word to count."""
+
 
 def row_findings(sections: Sections, report: Mapping[str, Any], shown: Shown) -> list[Finding]:
     """Of everything that was seen in the rows. report: of the data folder."""
@@ -21,14 +24,19 @@ def _label_errors(sections: Sections, report: Mapping[str, Any], shown: Shown) -
         return []
     if not found["flagged"]:
         return [Finding(id="label_errors", level="fine", title=f"no label of {found['checked']:,} looks wrong")]
-    is_weak = found["probe_accuracy"] < 0.5
+    reached = sections["difficulty"]
+    is_weak = (reached["value"] - reached["majority"]) < _ENOUGH * (1 - reached["majority"])
     level = level_of(found["flagged"], found["share"])
-    doubt = f"; the probe itself reaches {found['probe_accuracy']:.2f} only, so read before you drop" if is_weak else ""
+    doubt = (
+        f"; but the probe is right in {reached['value']:.0%} only, so it may be its own mistake: read before you drop"
+        if is_weak
+        else ""
+    )
     return [
         Finding(
             id="label_errors",
             level="look" if is_weak else level,
-            title=f"{found['flagged']:,} labels are likely wrong",
+            title=f"{found['flagged']:,} labels {'may be' if is_weak else 'are likely'} wrong",
             count=found["flagged"],
             share=found["share"],
             why=f"rows that say nearly the same have another label: the model would learn both{doubt}",
