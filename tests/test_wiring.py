@@ -124,6 +124,8 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "evaluate.baselines": (["majority"], lambda run: list(run.report["baselines"]), {}),
     "evaluate.confidence": (0.8, interval, {}),
     "evaluate.bootstrap_samples": (150, interval, {}),
+    "evaluate.calibration": ("none", lambda run: run.report["test"]["calibration"], {}),
+    "evaluate.thresholds": ("macro_f1", lambda run: run.report["test"]["thresholds"], {}),
     "evaluate.slices": (["length"], lambda run: run.report.get("slices"), {}),
     "evaluate.gate": ({"accuracy": ">= 0.5"}, lambda run: run.report.get("gate"), {}),
 }  # fmt: skip

@@ -72,6 +72,7 @@ def test_an_impossible_target_says_what_is_possible():
 @pytest.fixture(scope="module")
 def run(tiny_model, tiny_rows, tmp_path_factory):
     recipe = recipe_for(tiny_model("bert"), tiny_rows, train={"epochs": 2, "learning_rate": 1e-3})
+    recipe["evaluate"] = {"baselines": ["majority"], "bootstrap_samples": 100}
     return reglaj.train(recipe, runs=tmp_path_factory.mktemp("runs"), train__sampling="balanced")
 
 

@@ -48,12 +48,16 @@ class Calibration:
         """From which probability on answers are wrong at most this often; None where validation does not show it."""
         return threshold_for(self.confidences, self.is_right, target_error, confidence)
 
+    def reachable(self, confidence: float) -> tuple[float, Threshold] | None:
+        """The lowest target error that has a threshold, and that threshold."""
+        return reachable(self.confidences, self.is_right, confidence)
+
     def sure_enough(self, target_error: float, confidence: float) -> float:
         """The value of that threshold. Raises `UserError`, with what can be had, where there is none."""
         found = self.threshold(target_error, confidence)
         if found is not None:
             return found.value
-        lowest = reachable(self.confidences, self.is_right, confidence)
+        lowest = self.reachable(confidence)
         rows = len(self.confidences)
         raise user_error(
             f"a target error of {target_error:.3g}",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reglaj.tasks.classify_calibration import Calibration
 
 TARGETS = (0.01, 0.02, 0.05, 0.1)
-"""Errors among what is answered that the report holds against the test rows."""
+"""Errors among what is answered that the report holds against the test rows; where none can be had, the lowest too."""
 _CALIBRATED = ("log_loss", "expected_calibration_error")
 _CHOSEN = ("macro_f1", "accuracy")
 
@@ -77,9 +77,11 @@ def _pairs(offsets: Mapping[str, float] | None) -> list[dict[str, Any]] | None:
 
 def _abstention(truth: IntArray, served: Answers, calibration: Calibration, confidence: float) -> dict[str, Any]:
     right = (served.classes == truth).astype(np.int64)
+    wanted = {target: calibration.threshold(target, confidence) for target in TARGETS}
+    if not any(wanted.values()) and (lowest := calibration.reachable(confidence)):
+        wanted[lowest[0]] = lowest[1]
     targets = []
-    for target in TARGETS:
-        threshold = calibration.threshold(target, confidence)
+    for target, threshold in wanted.items():
         targets.append(
             {"target_error": target, "threshold": None}
             if threshold is None

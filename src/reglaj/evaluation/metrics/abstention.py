@@ -131,6 +131,8 @@ def _passes_at_half(target_error: float, delta: float, most: int) -> int:
     """Rows from which on the test passes when half of the allowed errors are made; `most` where that is more."""
     from scipy.stats import binom
 
+    # The expected errors decide it, and a hundred of them are more than any confidence needs.
+    most = min(most, math.ceil(100 / target_error))
     counts = np.arange(1, most + 1)
     fails = np.flatnonzero(binom.cdf(np.floor(counts * target_error / 2), counts, target_error) > delta)
     return min(most, int(fails[-1]) + 2 if len(fails) else 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reglaj.evaluation.report.markup import Markup, exact, figure, folded, joined, table, tag
+from reglaj.evaluation.report.markup import Markup, exact, figure, folded, joined, table, tag, with_code
 from reglaj.evaluation.report.plan import Block, Document
 from reglaj.evaluation.report.plots import Axis, Series, line_chart, reliability_chart
 from reglaj.evaluation.report.words import count, level, number, p_value, percent, plural, shown, shown_difference
@@ -112,7 +112,9 @@ def abstention(document: Document) -> Block | None:
         "sure than P."
     )
     body = joined([tag("div", plot, _coverages(curve), class_="pair"), _targets(found["targets"], document)])
-    return Block(anchor="abstention", title="What if it answers only where it is sure?", lead=lead, body=body)
+    return Block(
+        anchor="abstention", title="What if it answers only where it is sure?", lead=with_code(lead), body=body
+    )
 
 
 def _coverages(curve: Sequence[Mapping[str, Any]]) -> Markup:
@@ -134,7 +136,7 @@ def _coverages(curve: Sequence[Mapping[str, Any]]) -> Markup:
 def _targets(targets: Sequence[Mapping[str, Any]], document: Document) -> Markup:
     rows: list[list[Any]] = []
     for one in targets:
-        target = exact(one["target_error"], f"at most {percent(one['target_error'], 0)}")
+        target = exact(one["target_error"], f"at most {percent(one['target_error'], 1).replace('.0%', '%')}")
         if one["threshold"] is None:
             rows.append([target, "validation does not show it", "", "", ""])
             continue
