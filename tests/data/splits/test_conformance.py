@@ -42,7 +42,7 @@ def test_there_are_kinds() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(table=TABLES, shares=SHARES, seed=SEEDS)
-@examples(60)
+@examples(40)
 def test_nothing_is_lost_and_units_are_whole(kind: str, table: list[Row], shares: Shares, seed: int) -> None:
     parts = assign(kind, table, make_config(shares, seed))
     assert parts.shape == (len(table),)
@@ -61,7 +61,7 @@ def test_nothing_is_lost_and_units_are_whole(kind: str, table: list[Row], shares
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(table=TABLES, chance=st.randoms(use_true_random=False), seed=SEEDS)
-@examples(40)
+@examples(25)
 def test_the_same_rows_in_any_order_give_the_same_split(kind: str, table: list[Row], chance: object, seed: int) -> None:
     order = list(range(len(table)))
     chance.shuffle(order)  # type: ignore[attr-defined]
