@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from benchmarks.near_duplicates import make_texts, run_here
 from tests.curation.brute import Batches, shingles
 
 from reglaj.core.console import SILENT
@@ -93,3 +94,11 @@ def test_near_embeddings_are_those_of_all_pairs(count):
     few, nearest = semantic_pairs(embeddings, 0.9, limit=20)
     assert few.tolist() == pairs[:20].tolist()
     assert nearest.tolist() == similarity[:20].tolist()
+
+
+def test_the_benchmark_judges_what_it_measures():
+    told = run_here("reglaj", 600, 0.8, judged=True)
+    assert told["true_pairs"] >= 10
+    assert (told["recall"], told["precision"], told["together"]) == (1, 1, 1)
+    assert len(set(make_texts(600))) == 600
+    assert make_texts(50) == make_texts(50)

@@ -11,7 +11,7 @@ copies of one text with another number in it, or texts that share a long footer)
 
 What is guaranteed: every pair that shares a bucket of up to `FULL_PAIRS` texts is compared. Of pairs that share
 oversized buckets only, those of one family are linked through its leader, and others at the threshold of 0.8 share a
-second band with a probability of 0.96 (18 bands of 6 slots); where the bucket of both bands is oversized as well,
+second band with a probability of 0.97 (18 bands of 6 slots); where the bucket of both bands is oversized as well,
 only its leaders count.
 
 Legend: b bands, U texts, k texts of a bucket.

@@ -59,7 +59,7 @@ class MinHashMatcher(TextMatcher):
         }
 
     def find(self, texts: Texts, console: Console = SILENT) -> NearDuplicates:
-        """Memory: about 0.6 KiB for a text of 60 characters; shingles beyond 1 GiB lie in a temporary file."""
+        """Memory: under 2 KiB for a text of 60 characters; shingles beyond 1 GiB lie in a temporary file."""
         import numpy as np
 
         collection = collect(texts, self._banding, console, doing="reading texts")
