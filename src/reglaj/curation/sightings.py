@@ -66,7 +66,7 @@ class Sightings:
         """At least as similar as the threshold."""
         import numpy as np
 
-        order = self._theirs.canonical()
+        order = self._theirs.canonical
         bands = list(zip(self._mine.bands, self._theirs.bands, strict=True))
         near_texts, near_rows = [], []
         with console.progress("comparing", total=len(bands), unit="bands") as advance:
