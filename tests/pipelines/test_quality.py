@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.tiny_chat import write_chat_model
 
 from reglaj.core.errors import UserError, environment_fault
 from reglaj.curation.embeddings import Embedder, KeptEmbedder
+from reglaj.pipelines import embedding
 from reglaj.pipelines.data import prepare_data
+from reglaj.pipelines.recipe import load_recipe
 
 TOPICS = {
     "cards": ["card", "cardul", "lost", "pierdut"],
@@ -44,12 +47,23 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def _recipe(folder: Path, model: Path) -> dict[str, Any]:
+    """With a small test part, and a seed that keeps the planted rows out of it."""
+    sources = [{"path": str(_write(folder / "rows.jsonl", _rows()))}]
+    split = {"validation": 0.05, "test": 0.05}
+    return {"task": "classify", "model": str(model), "data": {"sources": sources, "split": split}}
+
+
 @pytest.fixture
 def recipe(tmp_path: Path, tiny_model: Callable[[str], Path]) -> dict[str, Any]:
-    """With a small test part, and a seed that keeps the planted rows out of it."""
-    sources = [{"path": str(_write(tmp_path / "rows.jsonl", _rows()))}]
-    split = {"validation": 0.05, "test": 0.05}
-    return {"task": "classify", "model": str(tiny_model("bert")), "data": {"sources": sources, "split": split}}
+    return _recipe(tmp_path, tiny_model("bert"))
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[[str], Path]) -> dict[str, Any]:
+    """The report on the planted rows as they are, and `runs`, where it lies."""
+    folder = tmp_path_factory.mktemp("planted")
+    return {"quality": _report(_recipe(folder, tiny_model("bert")), folder / "runs"), "runs": folder / "runs"}
 
 
 def _report(recipe: dict[str, Any], runs: Path, **keys: Any) -> dict[str, Any]:
@@ -60,8 +74,8 @@ def _finding(report: dict[str, Any], name: str) -> dict[str, Any]:
     return next(one for one in report["findings"] if one["id"] == name)
 
 
-def test_planted_faults_are_found_with_their_place_and_what_to_do(recipe, tmp_path):
-    report = _report(recipe, tmp_path / "runs")
+def test_planted_faults_are_found_with_their_place_and_what_to_do(planted):
+    report = planted["quality"]
     encodings = _finding(report, "encodings")
     assert (encodings["level"], encodings["count"], report["encodings"]["repairable"]) == ("act", 1, 1)
     (example,) = encodings["examples"]
@@ -79,8 +93,8 @@ def test_planted_faults_are_found_with_their_place_and_what_to_do(recipe, tmp_pa
     assert {one["language"] for one in report["languages"]} >= {"en", "unsure"}
 
 
-def test_findings_are_in_order_and_complete(recipe, tmp_path):
-    report = _report(recipe, tmp_path / "runs")
+def test_findings_are_in_order_and_complete(planted):
+    report = planted["quality"]
     levels = [one["level"] for one in report["findings"]]
     assert levels == sorted(levels, key=["act", "look", "fine"].index)
     ids = {one["id"] for one in report["findings"]}
@@ -112,16 +126,15 @@ def test_nothing_of_the_test_is_quoted(recipe, tmp_path):
     assert [text for text in sealed if text[:60] in said] == []
 
 
-def test_the_same_data_give_the_same_report_and_no_second_look(recipe, tmp_path, monkeypatch):
-    first = _report(recipe, tmp_path / "runs")
+def test_the_same_data_give_the_same_report_and_no_second_look(recipe, planted, tmp_path, monkeypatch):
     again = _report(recipe, tmp_path / "again")
-    for report in (first, again):
-        report.pop("seconds")
-    assert first == again
+    names = {str(tmp_path): "", str(planted["runs"].parent): ""}
+    first, second = (json.dumps(report | {"seconds": None}) for report in (planted["quality"], again))
+    for name, other in names.items():
+        first, second = first.replace(name, other), second.replace(name, other)
+    assert first == second
     monkeypatch.setattr(KeptEmbedder, "unit", lambda *_: pytest.fail("the report is there already"))
-    kept = _report(recipe, tmp_path / "runs")
-    kept.pop("seconds")
-    assert kept == first
+    assert _report(recipe, tmp_path / "again") == again
 
 
 def test_another_split_embeds_only_what_was_sealed_before(recipe, tmp_path, monkeypatch):
@@ -151,9 +164,9 @@ def test_without_a_model_the_rest_is_told(recipe, tmp_path, monkeypatch):
     assert _finding(report, "encodings")["count"] == 1
 
 
-def test_semantic_pairs_are_reported_and_change_nothing(recipe, tmp_path):
-    plain = prepare_data(recipe, runs=tmp_path / "runs")
-    asked = prepare_data(recipe, runs=tmp_path / "runs", data__near_duplicates__semantic=0.99)
+def test_semantic_pairs_are_reported_and_change_nothing(recipe, planted, tmp_path):
+    plain = prepare_data(recipe, runs=planted["runs"])
+    asked = prepare_data(recipe, runs=planted["runs"], data__near_duplicates__semantic=0.99)
     assert plain["quality"]["clusters"]["semantic"] is None
     semantic = asked["quality"]["clusters"]["semantic"]
     assert semantic["pairs"] > 0 and semantic["examples"][0]["similarity"] >= 0.99
@@ -167,9 +180,8 @@ def _dropped(recipe: dict[str, Any], runs: Path, **keys: Any) -> dict[str, int]:
     return prepare_data(recipe, runs=runs, quality=False, **keys)["data"]["dropped"]
 
 
-def test_clean_drops_what_the_report_finds_and_counts_it(recipe, tmp_path):
-    runs = tmp_path / "runs"
-    report = _report(recipe, runs)
+def test_clean_drops_what_the_report_finds_and_counts_it(recipe, planted):
+    runs, report = planted["runs"], planted["quality"]
     dropped = _dropped(recipe, runs, data__clean={"boilerplate": "drop", "label_errors": "drop", "outliers": "drop"})
     assert dropped["boilerplate"] == report["boilerplate"]["rows"] == 1
     assert dropped["label_error"] == report["label_errors"]["flagged"]
@@ -195,10 +207,23 @@ def test_outliers_are_dropped_and_never_those_of_the_test(recipe, tmp_path, tiny
     assert after["test_hash"] == before["test_hash"]
 
 
-def test_label_errors_are_refused_where_there_are_no_labels(tmp_path, tiny_model):
+def test_label_errors_are_refused_where_there_are_no_labels():
     chat = {"task": "chat", "data": {"sources": [{"path": "none.jsonl"}], "clean": {"label_errors": "drop"}}}
-    from reglaj.pipelines.embedding import cleaner_of
-    from reglaj.pipelines.recipe import load_recipe
+    with pytest.raises(UserError, match=r"(?s)data\.clean\.label_errors.*chat does not read it"):
+        load_recipe(chat)
 
-    with pytest.raises(UserError, match="no labels that could be wrong"):
-        cleaner_of(load_recipe(chat), tmp_path)
+
+def test_prompts_with_many_answers_are_found_in_conversations(tmp_path, tiny_model, monkeypatch):
+    model = write_chat_model(tmp_path / "model")
+    monkeypatch.setattr(embedding, "DEFAULT", str(tiny_model("bert")))
+    rows = [{"prompt": f"where is card {number}", "completion": f"it is number {number}"} for number in range(60)]
+    rows += [{"prompt": "where is my card", "completion": answer} for answer in ("here", "there", "HERE")]
+    rows += [{"prompt": "Where is  my card", "completion": "nobody knows"}]
+    recipe = {"task": "chat", "model": str(model), "train": {"max_tokens": 64}}
+    recipe["data"] = {"sources": [{"path": str(_write(tmp_path / "chat.jsonl", rows))}]}
+    report = _report(recipe, tmp_path / "runs", data__near_duplicates=None, data__split__seed=1)
+    assert report["labels"] is report["label_errors"] is report["difficulty"] is None
+    (found,) = report["many_answers"]["examples"]
+    assert found["answers"] == ["here", "there", "nobody knows"] and found["part"] in ("train", "validation")
+    assert _finding(report, "many_answers")["count"] == report["many_answers"]["records"] == 4
+    assert report["outliers"]["checked"] == report["looked_at"]["rows"]

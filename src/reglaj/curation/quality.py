@@ -31,13 +31,11 @@ _BINS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class LookedAt:
-    """N rows. texts: what the model is asked; whole: with the answers. labels, conversations: where the task has them.
-
-    source, line, part: where each came from.
+    """N rows. texts: what cleaning judges too, of conversations all turns but the system prompt. labels, conversations:
+    where the task has them. source, line, part: where each came from.
     """
 
     texts: list[str]
-    whole: list[str]
     labels: list[str] | None
     conversations: list[Conversation] | None
     source: list[str]
@@ -53,7 +51,7 @@ class LookedAt:
         return LookedAt(**{name: values and [values[row] for row in chosen] for name, values in columns.items()})
 
     def example(self, row: int, note: str = "", text: str | None = None) -> dict[str, Any]:
-        """A row as it is quoted. text: what of it, by default the question."""
+        """A row as it is quoted. text: what of it, by default its beginning."""
         return {
             "text": cut(self.texts[row] if text is None else text),
             "label": self.labels[row] if self.labels else None,
@@ -134,9 +132,9 @@ def encodings_section(rows: LookedAt, report: Mapping[str, Any], is_repaired: bo
     """Texts whose encoding can be mended, and those in which characters are lost."""
     from reglaj.curation.encodings import has_lost, mend
 
-    mended = [(row, new) for row, text in enumerate(rows.whole) if (new := mend(text)) != text]
-    lost = [row for row, text in enumerate(rows.whole) if has_lost(text)]
-    shown = [rows.example(row, _mended(rows.whole[row], new), _around(rows.whole[row], new)) for row, new in mended]
+    mended = [(row, new) for row, text in enumerate(rows.texts) if (new := mend(text)) != text]
+    lost = [row for row, text in enumerate(rows.texts) if has_lost(text)]
+    shown = [rows.example(row, _mended(rows.texts[row], new), _around(rows.texts[row], new)) for row, new in mended]
     shown = shown[:EXAMPLES]
     shown += [rows.example(row, "characters are lost") for row in lost][: EXAMPLES - len(shown)]
     section = {

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reglaj.core.console import SILENT, Console
-from reglaj.core.errors import user_error
 from reglaj.core.files import canonical_hash
 from reglaj.core.run_listing import EMBEDDINGS
 from reglaj.curation.cleaning import make_cleaner
 from reglaj.curation.embeddings import Embedder, KeptEmbedder
 from reglaj.models.inspect import ModelFacts, inspect_model
 from reglaj.pipelines.recipe import Recipe
-from reglaj.tasks import TASKS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,19 +46,8 @@ def embedder_of(recipe: Recipe, runs: Path, console: Console = SILENT, facts: Mo
 
 
 def cleaner_of(recipe: Recipe, runs: Path, console: Console = SILENT) -> Cleaner | None:
-    """What carries out the recipe's `data.clean`, or None where it asks for nothing.
-
-    Raises `UserError` where it asks for what the task does not have.
-    """
+    """What carries out the recipe's `data.clean`, or None where it asks for nothing."""
     config = recipe.data.clean
-    if config.label_errors == "drop" and TASKS.get(recipe.task).roles.target is None:
-        raise user_error(
-            "data.clean.label_errors is drop",
-            allowed=f"keep, for the task {recipe.task}",
-            why="there are no labels that could be wrong",
-            remedy="remove the key",
-            where="data.clean.label_errors",
-        )
     return make_cleaner(config, embedder_of(recipe, runs, console) if config.needs_embeddings else None)
 
 

@@ -51,7 +51,7 @@ _UNCUT = 1_000_000
 def quality_report(
     recipe: Recipe, data: VisibleData, facts: ModelFacts, runs: Path, console: Console = SILENT
 ) -> dict[str, Any]:
-    """The report as one JSON document; see docs/data.md. The caller writes it, beside the data and under `FILE`.
+    """The report as one JSON document (docs/data-quality.md). The caller writes it beside the data, under `FILE`.
 
     recipe: with its context. facts: of its model. The same data and recipe give the same report, `seconds` aside: one
     that lies beside the data already is taken as it is. Where no model can look at the texts, the sections that need
@@ -258,20 +258,25 @@ def _looked_at(task: Task, parts: tuple[Examples, Examples], chosen: NDArray[np.
         every = [cell for column in columns for cell in column]
         return [every[row] for row in rows]
 
-    texts = of([task.written(part) for part in parts])
-    conversations, whole = None, texts
     if roles.inputs == ("conversation",):
-        conversations = [Conversation.from_json(cell) for cell in of([part.column("conversation") for part in parts])]
-        whole = ["\n".join(str(message.get("content", "")) for message in one.messages) for one in conversations]
+        cells = of([part.column("conversation") for part in parts])
+        conversations = [Conversation.from_json(cell) for cell in cells]
+        texts = [_spoken(one) for one in conversations]
+    else:
+        conversations, texts = None, of([task.written(part) for part in parts])
     return LookedAt(
         texts=texts,
-        whole=whole,
         labels=of([part.column(roles.target) for part in parts]) if roles.target else None,
         conversations=conversations,
         source=of([part.source for part in parts]),
         line=of([part.line for part in parts]),
         part=of([[name] * len(part) for name, part in zip(("train", "validation"), parts, strict=True)]),
     )
+
+
+def _spoken(conversation: Conversation) -> str:
+    """The turns of a conversation; a system prompt is the same for many."""
+    return "\n".join(str(turn.get("content", "")) for turn in conversation.messages if turn["role"] != "system")
 
 
 def _rejected(path: Path, bucket: str) -> list[dict[str, Any]]:

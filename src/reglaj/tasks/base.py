@@ -182,8 +182,10 @@ class Task(ABC):
         """Keys that were changed although the task does not read them. sections: by name, None where broken."""
         problems = []
         for key in sorted(cls.unread):
-            section, _, name = key.partition(".")
-            values = sections.get(section)
+            section, *within, name = key.split(".")
+            values: Any = sections.get(section)
+            for part in within:
+                values = getattr(values, part, None)
             if values is not None and getattr(values, name) != type(values).model_fields[name].get_default():
                 problems.append(
                     Problem(

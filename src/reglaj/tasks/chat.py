@@ -63,7 +63,7 @@ class Chat(Task):
     unread: ClassVar[frozenset[str]] = frozenset(
         {"train.class_weights", "train.sampling", "train.head_learning_rate", "evaluate.calibration",
          "evaluate.thresholds", "data.exclude_labels", "data.contradictory_labels",
-         "data.min_label_rows"}
+         "data.min_label_rows", "data.clean.label_errors"}
     )  # fmt: skip
 
     def __init__(self) -> None:
