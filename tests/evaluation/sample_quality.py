@@ -71,12 +71,8 @@ def sample_examples(labels: list[str]) -> list[dict]:
     ]
 
 
-def sample_quality(num_labels: int = 77) -> dict:
-    """The document of quality.json."""
-    labels, data = labels_of(num_labels), sample_data(num_labels)
-    examples = sample_examples(labels)
-    checked = data["train"] + data["validation"]
-    findings = [
+def sample_findings(examples: list[dict]) -> list[dict]:
+    return [
         {
             "id": "label_errors",
             "level": "act",
@@ -100,8 +96,11 @@ def sample_quality(num_labels: int = 77) -> dict:
         {"id": "languages", "level": "fine", "title": "One language", "count": 1, "why": "English.", "examples": []},
         {"id": "encodings", "level": "fine", "title": "Every text was decoded", "count": 0},
     ]
+
+
+def sample_texts() -> dict:
+    """Sections on the texts."""
     return {
-        "findings": findings,
         "tokens": {
             "text": {
                 "counts": [120, 900, 2400, 1800, 700, 150, 40, 12, 3, 0, 1],
@@ -117,12 +116,6 @@ def sample_quality(num_labels: int = 77) -> dict:
                 "lost_tokens": 77,
             }
         },
-        "labels": {
-            "train": data["labels"]["train"],
-            "validation": data["labels"]["validation"],
-            "imbalance_ratio": 3.3,
-            "majority_share": 0.021,
-        },
         "languages": [
             {"language": "en", "name": "English", "count": 5900, "share": 0.965},
             {"language": "ar", "name": "Arabic", "count": 150, "share": 0.0245},
@@ -135,8 +128,12 @@ def sample_quality(num_labels: int = 77) -> dict:
             "lost": 1,
             "examples": [{"text": "ToÈ›i pacienÈ›ii", "note": "Toți pacienții", "source": "a.csv", "line": 3}],
         },
-        "clusters": sample_clusters(),
-        "duplicates": {"exact": 90, "contradictory": 2},
+    }
+
+
+def sample_judged(labels: list[str], examples: list[dict], checked: int) -> dict:
+    """Sections that take a model."""
+    return {
         "label_errors": {
             "checked": checked,
             "flagged": 412,
@@ -155,6 +152,21 @@ def sample_quality(num_labels: int = 77) -> dict:
             "edges": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8],
             "examples": examples[:3],
         },
+        "difficulty": {
+            "metric": "accuracy",
+            "value": 0.86,
+            "low": 0.85,
+            "high": 0.87,
+            "majority": 0.021,
+            "rows": checked,
+            "folds": 5,
+        },
+    }
+
+
+def sample_rows() -> dict:
+    """Sections on rows to read again."""
+    return {
         "boilerplate": {
             "rows": 9,
             "kinds": {"markup": 4, "symbols": 0, "repeated_lines": 5},
@@ -167,15 +179,27 @@ def sample_quality(num_labels: int = 77) -> dict:
             "records": 5,
             "examples": [{"prompt": TEXTS[0], "answers": ["soon", ARABIC], "source": "a.csv", "line": 3}],
         },
-        "difficulty": {
-            "metric": "accuracy",
-            "value": 0.86,
-            "low": 0.85,
-            "high": 0.87,
-            "majority": 0.021,
-            "rows": checked,
-            "folds": 5,
+    }
+
+
+def sample_quality(num_labels: int = 77) -> dict:
+    """The document of quality.json."""
+    labels, data = labels_of(num_labels), sample_data(num_labels)
+    examples = sample_examples(labels)
+    checked = data["train"] + data["validation"]
+    return {
+        "findings": sample_findings(examples),
+        **sample_texts(),
+        **sample_judged(labels, examples, checked),
+        **sample_rows(),
+        "labels": {
+            "train": data["labels"]["train"],
+            "validation": data["labels"]["validation"],
+            "imbalance_ratio": 3.3,
+            "majority_share": 0.021,
         },
+        "clusters": sample_clusters(),
+        "duplicates": {"exact": 90, "contradictory": 2},
         "seconds": {"embeddings": 12.3, "label_errors": 4.0, "encodings": 0.01, "all": 16.6},
         "embedder": "starter:minilm",
         "embedder_note": None,

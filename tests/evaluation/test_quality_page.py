@@ -256,3 +256,11 @@ def test_the_end_of_the_page_tells_how_it_was_judged():
     assert "No small encoder is here." in page_of(sample_data(3), quality).text
     sampled = {**sample_quality(3), "looked_at": {"rows": 90_000, "sampled": 20_000}}
     assert "starter:minilm, on a sample of 20,000 records." in page_of(sample_data(3), sampled).text
+
+
+def test_a_label_that_the_judge_cannot_tell_is_named():
+    quality = sample_quality(3)
+    quality["label_errors"]["per_label"] = {"rare": {"flagged": 60, "rows": 100}, "common": {"flagged": 9, "rows": 900}}
+    assert "Of rare it takes 60% for another label" in page_of(sample_data(3), quality).text
+    quality["label_errors"]["per_label"]["rare"]["flagged"] = 20
+    assert "for another label" not in page_of(sample_data(3), quality).text

@@ -82,7 +82,7 @@ def _tiles(data: Mapping[str, Any], quality: Mapping[str, Any]) -> list[Markup]:
     errors: Mapping[str, Any] = quality.get("label_errors") or {}
     if errors.get("checked"):
         share = (errors.get("flagged") or 0) / errors["checked"]
-        tiles.append(tile("Labels likely wrong", percent(share), f"{count(errors.get('flagged') or 0)} records"))
+        tiles.append(tile("Labels that look wrong", percent(share), f"{count(errors.get('flagged') or 0)} records"))
     tokens: Mapping[str, Any] = quality.get("tokens") or {}
     cuts = [values for values in tokens.values() if values.get("context") is not None and values.get("cut") is not None]
     if cuts:

@@ -21,6 +21,8 @@ _MOST_NUMBERED = 500
 _ERRORS_SHOWN = 12
 _TRUSTED = 0.75
 """Share of labels that the judge must agree with before what it flags is taken for errors of the labels."""
+_TOO_MANY = 0.3
+"""Share of one label that may be flagged before that says more about the judge than about the labels."""
 _QUOTE = 240
 """Characters of a text that the table of errors shows at once."""
 
@@ -116,16 +118,7 @@ def label_errors(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block |
     values = quality.get("label_errors")
     if not values:
         return None
-    checked, flagged = values.get("checked") or 0, values.get("flagged") or 0
-    lead = f"{count(flagged)} of {plural(checked, 'label')} checked are likely wrong"
-    lead += f" ({percent(flagged / checked)})." if checked else "."
-    lead += " A judgement of a model, not the truth: read some before you drop them."
-    judge = values.get("probe_accuracy")
-    if judge is not None:
-        lead += f" The judge agrees with {percent(judge)} of all labels"
-        lead += "." if judge >= _TRUSTED else ", so many of these are its own mistakes."
-    if values.get("method"):
-        lead += f" How: {str(values['method']).rstrip('.')}."
+    lead = _errors_told(values)
     examples = values.get("examples") or examples_of(quality, "label_errors")
     rows = [_error(one) for one in examples if one.get("part") != "test"]
     head = ["text", "label", "what speaks against it"]
@@ -137,7 +130,34 @@ def label_errors(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block |
         else ""
     )
     body = joined([_per_label(values.get("per_label") or {}), _pairs(values.get("pairs") or []), first, more])
-    return Block(anchor="label-errors", title="Labels that are likely wrong", lead=lead, body=body)
+    return Block(anchor="label-errors", title="Labels that look wrong", lead=lead, body=body)
+
+
+def _errors_told(values: Mapping[str, Any]) -> str:
+    """How many look wrong, who says so, and how far that judge is to be believed."""
+    checked, flagged = values.get("checked") or 0, values.get("flagged") or 0
+    told = f"{count(flagged)} of {plural(checked, 'label')} checked look wrong"
+    told += f" ({percent(flagged / checked)})." if checked else "."
+    told += " A judgement of a model, not the truth: read some before you drop them."
+    judge = values.get("probe_accuracy")
+    if judge is not None:
+        told += f" The judge agrees with {percent(judge)} of all labels"
+        told += "." if judge >= _TRUSTED else ", so many of these are its own mistakes."
+    if unknown := _unknown_to_the_judge(values.get("per_label") or {}):
+        told += f" Of {unknown[0]} it takes {percent(unknown[1], 0)} for another label: "
+        told += "more likely it cannot tell that one."
+    return f"{told} How: {str(values['method']).rstrip('.')}." if values.get("method") else told
+
+
+def _unknown_to_the_judge(per_label: Mapping[str, Any]) -> tuple[str, float] | None:
+    """The label of which the largest share is flagged, where that is too much to be errors."""
+    shares = {
+        name: one["flagged"] / one["rows"]
+        for name, one in per_label.items()
+        if isinstance(one, Mapping) and one.get("rows", 0) >= _ENDS_SHOWN and one.get("flagged")
+    }
+    worst = max(shares, key=lambda name: (shares[name], name), default=None)
+    return (worst, shares[worst]) if worst is not None and shares[worst] > _TOO_MANY else None
 
 
 def _error(one: Mapping[str, Any]) -> list[Any]:
@@ -183,12 +203,14 @@ def _per_label(per_label: Mapping[str, Any]) -> Markup:
         )
 
     most = float(counts[ordered[0]])
-    shown = bars([row(name) for name in ordered[:_ENDS_SHOWN]], alternative="Likely wrong labels by label", most=most)
+    shown = bars(
+        [row(name) for name in ordered[:_ENDS_SHOWN]], alternative="Labels that look wrong, by label", most=most
+    )
     rest = ordered[_ENDS_SHOWN:_MOST_NUMBERED]
     more = ""
     if rest:
         more = folded(f"{plural(len(rest), 'more label')}", bars([row(n) for n in rest], alternative="More", most=most))
-    return joined([figure(shown, "likely wrong, by the label that is given"), more])
+    return joined([figure(shown, "look wrong, by the label that is given"), more])
 
 
 def difficulty(data: Mapping[str, Any], quality: Mapping[str, Any]) -> Block | None:

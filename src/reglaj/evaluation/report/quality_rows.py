@@ -61,9 +61,9 @@ def _outliers(values: Mapping[str, Any], examples: Sequence[Any]) -> list[Any]:
 def _boilerplate(values: Mapping[str, Any], examples: Sequence[Any]) -> list[Any]:
     kinds = {name: n for name, n in (values.get("kinds") or {}).items() if n}
     rows = values.get("rows", sum(kinds.values()))
-    told = plural(rows, "row looks", "rows look") + " like boilerplate or markup. A model learns such text by heart."
+    told = plural(rows, "row looks", "rows look") + " like boilerplate or markup: there is little in them to learn."
     body: list[Any] = [tag("h3", "Boilerplate and markup"), tag("p", told)]
-    if kinds:
+    if len(kinds) > 1:
         drawn = [
             Bar(name=name.replace("_", " "), pieces=[(n, "wrong")], value=exact(n, count(n)))
             for name, n in sorted(kinds.items(), key=lambda item: -item[1])
