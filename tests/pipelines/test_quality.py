@@ -192,6 +192,8 @@ def test_clean_drops_what_the_report_finds_and_counts_it(recipe, planted):
 def test_clean_mends_encodings_before_anything_is_counted(recipe, tmp_path):
     answer = prepare_data(recipe, runs=tmp_path / "runs", data__clean={"encodings": "repair"})
     assert answer["quality"]["encodings"]["repaired"] and answer["quality"]["encodings"]["repairable"] == 0
+    assert answer["data"]["repaired_texts"] == answer["quality"]["encodings"]["repaired_texts"] == 1
+    assert "1 texts with a broken encoding were mended" in answer["data"]["notes"]
     stored = "".join(path.read_bytes().decode("utf-8", "replace") for path in Path(answer["folder"]).glob("*.jsonl"))
     assert BROKEN not in stored
 

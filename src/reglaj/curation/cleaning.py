@@ -53,7 +53,9 @@ class ConfiguredCleaner(Cleaner):
     def repair(self, text: str) -> str:
         from reglaj.curation.encodings import mend
 
-        return mend(text) if self.repairs else text
+        mended = mend(text) if self.repairs else text
+        self.repaired += mended != text
+        return mended
 
     def drop(self, rows: CleanRows, console: Console = SILENT) -> dict[str, NDArray[np.bool_]]:
         found: dict[str, NDArray[np.bool_]] = {}

@@ -140,6 +140,7 @@ def encodings_section(rows: LookedAt, report: Mapping[str, Any], is_repaired: bo
     section = {
         "sources": {source["name"]: source.get("encoding") for source in report.get("sources", [])},
         "repaired": is_repaired,
+        "repaired_texts": report.get("repaired_texts", 0),
         "repairable": len(mended),
         "lost": len(lost),
         "examples": shown,

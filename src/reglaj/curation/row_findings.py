@@ -99,7 +99,8 @@ def _encodings(sections: Sections, report: Mapping[str, Any], shown: Shown) -> l
     found = sections["encodings"]
     count = found["repairable"] + found["lost"]
     if not count:
-        told = "broken encodings were mended" if found["repaired"] else "no broken encoding"
+        mended = found["repaired_texts"]
+        told = f"{mended:,} texts with a broken encoding were mended" if found["repaired"] else "no broken encoding"
         return [Finding(id="encodings", level="fine", title=told)]
     return [
         Finding(

@@ -73,6 +73,8 @@ class Cleaner(ABC):
 
     repairs: bool = False
     """Whether `repair` may change anything."""
+    repaired: int = 0
+    """How many texts it has changed so far."""
 
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ near-duplicates takes more (see `reglaj.curation.near_duplicates`).
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,6 @@ from reglaj.data.splits import SPLITS
 if TYPE_CHECKING:
     from reglaj.data.cleaning import Cleaner
     from reglaj.data.ledger import Ledger
-    from reglaj.data.reading.batch import Batch
     from reglaj.data.relations import TextMatcher
     from reglaj.data.staging import Staging
 
@@ -73,7 +73,8 @@ class _Plan:
         split = self.config.split
         named = [split.group, split.time, split.column if split.kind == "given" else None, *self.looks.keep]
         found = dict.fromkeys(name for name in named if name)
-        return [name for name in found if any(one.may_have(name) for one in self.opened)]
+        columns = {name for one in self.opened for name in one.reader.columns}
+        return [name for name in found if name in columns]  # `source` and `conversation` need not be columns
 
 
 def prepare(  # noqa: PLR0913  (what the floors above know and this one may not ask for is handed in)
@@ -118,11 +119,19 @@ def prepare(  # noqa: PLR0913  (what the floors above know and this one may not 
         return stored
     with _leaving_nothing(store), new_folder(store / key) as target:
         _fill(target, plan, console)
-    prepared = load_prepared(store / key)
-    assert prepared, "a finished data folder has a report"
+    prepared = _found(store / key)
     for note in prepared.report["notes"]:
         console.warn(note)
     return prepared
+
+
+def _found(folder: Path) -> PreparedData:
+    """The finished folder; another process that made the same one may be putting its own in this place."""
+    for _ in range(100):
+        if prepared := load_prepared(folder):
+            return prepared
+        time.sleep(0.02)
+    raise AssertionError("a finished data folder has a report")
 
 
 def _decided(config: DataConfig, opened: Sequence[Opened], default: str, console: Console) -> tuple[DataConfig, str]:
@@ -176,7 +185,7 @@ def _key(plan: _Plan, task: str) -> str:
         "keep": sorted(looks.keep),
         "matcher": dict(looks.matcher.identity()),
         "cleaner": dict(looks.cleaner.identity()) if looks.cleaner else None,
-        "earlier": [run.digest for run in looks.earlier],
+        "earlier": [[run.digest, run.is_comparable(roles)] for run in looks.earlier],
     }
     if shaper:
         facts["shaper"] = dict(shaper.identity())
@@ -207,7 +216,7 @@ def _fill(target: Path, plan: _Plan, console: Console) -> None:
         staging=staging,
         matcher=looks.matcher,
         cleaner=looks.cleaner,
-        others=others_of(*plan.compared, looks.earlier, plan.config, roles, plan.shaper, console),
+        others=others_of(*plan.compared, looks.earlier, plan.config, roles, looks.cleaner),
         source_parts=[source.part for source in plan.config.sources],
         console=console,
     )
@@ -223,6 +232,7 @@ def _fill(target: Path, plan: _Plan, console: Console) -> None:
     if plan.shaper:
         report["rendering"], sentences = plan.shaper.remarks()
         report["notes"] += sentences
+    report["notes"] += [run.note for run in looks.earlier if not run.is_comparable(roles)]
     write_json(target / "report.json", report)
 
 
@@ -231,11 +241,11 @@ def _read(place: int, one: Opened, ledger: Ledger, staging: Staging, plan: _Plan
     from reglaj.data.reading.batch import BATCH_ROWS
     from reglaj.data.reading.files import guarded
 
-    before, shown, shaper = ledger.num_records, 0, plan.shaper
+    before, shown, shaper, looks = ledger.num_records, 0, plan.shaper, plan.looks
     batches = one.read(staging.extras, BATCH_ROWS)
     with console.progress(f"reading {one.source.name}", one.reader.file.size >> 10, "kB") as advance:
         for batch, extras in guarded(one.source.name, batches):
-            _repair(batch, one, plan)
+            one.mend(batch, looks.cleaner, plan.roles.target)
             if len(batch) and shaper:
                 shaped = shape_batch(batch, one.chosen, shaper, ledger.num_stored)
                 staging.add(shaped.batch, ledger.add(place, shaped.batch, shaped.records), extras)
@@ -247,16 +257,6 @@ def _read(place: int, one: Opened, ledger: Ledger, staging: Staging, plan: _Plan
         advance(max(0, (one.reader.file.size >> 10) - shown))
     if ledger.num_records == before:
         raise no_records(one.source.name)
-
-
-def _repair(batch: Batch, one: Opened, plan: _Plan) -> None:
-    """Mend the texts of a batch where the recipe asks for it; targets stay as they are."""
-    cleaner = plan.looks.cleaner
-    if cleaner is None or not cleaner.repairs:
-        return
-    for number, role in enumerate(one.chosen.columns):
-        if role != plan.roles.target:
-            batch.cells[number] = [cell and cleaner.repair(cell) for cell in batch.cells[number]]
 
 
 def _describe(one: Opened, roles: ColumnRoles) -> dict[str, Any]:
