@@ -60,3 +60,12 @@ def test_templates_are_named_and_drop_no_row():
 
 def test_no_texts_are_no_boilerplate():
     assert find_boilerplate([]).rows.tolist() == []
+
+
+def test_long_runs_without_a_space_cost_no_more_than_their_length():
+    import time
+
+    began = time.perf_counter()
+    for piece in ("a", "<a", "a.", "&a", "<!--", "a@a.a", "http://"):
+        find_boilerplate([piece * (200_000 // len(piece))])
+    assert time.perf_counter() - began < 20  # seconds; their squares would be minutes each

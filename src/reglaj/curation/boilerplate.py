@@ -28,7 +28,8 @@ _LINE_CHARACTERS = 12
 _TAG = re.compile(
     r"</?[a-zA-Z][\w:-]*(?:\s[^<>]{0,500})?/?>|<!--.{0,500}?-->|&(?:#\d{1,7}|#x[\da-fA-F]{1,6}|[a-zA-Z]{2,8});"
 )
-_ADDRESS = re.compile(r"(?:https?://|www\.)\S+|[\w.+-]+@[\w-]+\.\w[\w.]+")
+# Bounded, and begun at the start of a run only: a megabyte without a space must not cost its square.
+_ADDRESS = re.compile(r"(?:https?://|www\.)\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,255}\.\w[\w.]{1,255}")
 
 
 @dataclass(frozen=True)
