@@ -186,7 +186,7 @@ def test_evaluation_sets_are_kept_out(tmp_path: Path) -> None:
     data = prepare_rows(tmp_path, labelled(texts), decontaminate=["mine.jsonl"])
     assert data.report["dropped"] == {"contaminated": 7} and leaks(data) == {"evaluation_set": 7}
     assert {row["reason"] for row in rejects(data)} == {
-        f"nearly the same as text {i + 1} of mine.jsonl" for i in range(7)
+        f"nearly the same as line {i + 1} of mine.jsonl" for i in range(7)
     }
     with pytest.raises(GateRefused, match="7 records nearly repeat a text of an evaluation set"):
         prepare_rows(tmp_path, labelled(texts), decontaminate=["mine.jsonl"], leakage="stop")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from reglaj.core.errors import UserError, listing, nearest, user_error
+from reglaj.core.errors import UserError, listing, user_error
+from reglaj.data.comparing import compare, exclude
 from reglaj.data.config import DataConfig
 from reglaj.data.evidence import Evidence
 from reglaj.data.folding import group_numbers
@@ -49,6 +50,11 @@ class Accounts:
         found = np.bincount(self.bucket, minlength=len(BUCKETS)).tolist()
         return dict(zip(BUCKETS, found, strict=True))
 
+    def part_name(self, record: int) -> str:
+        """The part that a record is in, or that it is in none."""
+        code = int(self.bucket[record])
+        return PARTS[code] if 0 <= code < len(PARTS) else "in no part" if code < 0 else "dropped"
+
     def place(self, columns: Columns, record: int) -> str:
         """Line and source of a record."""
         return f"line {columns.line[record]} of {self.sources[columns.source[record]]}"
@@ -59,7 +65,8 @@ def account(
 ) -> Accounts:
     """Decide every record. Raises `UserError` when too little is left, `GateRefused` where leakage is not allowed.
 
-    The order matters and is: filtered, contradictory and duplicate, contaminated, rare label, split, leakage, cleaning.
+    The order matters and is: filtered, no time, contradictory and duplicate, contaminated, rare label, split, leakage,
+    cleaning.
     A label that is left out contradicts nothing; a duplicate does not make its label less rare; what is cleaned away
     was not in the test.
     """
@@ -71,14 +78,16 @@ def account(
         label_texts=np.zeros(len(columns.label_names), dtype=np.int64),
         sources=sources,
     )
-    _filter(columns, accounts, config.exclude_labels)
-    _compare(columns, accounts, keep_contradictions=config.contradictory_labels == "keep")
-    needs_labels = has_labels and split.needs_labels
+    exclude(columns, accounts, config.exclude_labels)
+    if not (accounts.bucket == UNDECIDED).any():
+        raise _nothing_left(columns, accounts, config, has_labels=has_labels)
+    bonds = Bonds(columns, accounts, config, evidence)
+    compare(columns, accounts, bonds, keep_contradictions=config.contradictory_labels == "keep")
     if not (accounts.bucket == UNDECIDED).any():
         raise _nothing_left(columns, accounts, config, has_labels=has_labels)
     _decontaminate(columns, accounts, config, evidence)
-    bonds = Bonds(columns, accounts, config, evidence)
-    if needs_labels:
+    bonds.look(columns, accounts, evidence)
+    if has_labels and split.needs_labels:
         _refuse_one_class(columns, accounts)
         _drop_rare(columns, accounts, config.min_label_rows)
     leaks = deal(columns, accounts, config, split, bonds, evidence)
@@ -86,6 +95,8 @@ def account(
     if has_labels:
         _settle_labels(columns, accounts, split)
     clean(columns, accounts, evidence)
+    if has_labels and evidence.cleaner:
+        _refuse_cleaned_labels(columns, accounts)
     _check(columns, accounts, config, has_labels=has_labels)
     counts = accounts.counts()
     assert sum(counts.values()) == len(columns), "every record is in exactly one bucket"
@@ -136,6 +147,24 @@ def _settle_labels(columns: Columns, accounts: Accounts, split: Split) -> None:
         )
 
 
+def _refuse_cleaned_labels(columns: Columns, accounts: Accounts) -> None:
+    """Cleaning must not take all training rows of a label: its rows in validation and test could not be answered."""
+    import numpy as np
+
+    kept = accounts.bucket < len(PARTS)
+    learnt = np.unique(columns.label[accounts.bucket == CODE["train"]])
+    lost = np.setdiff1d(np.unique(columns.label[kept]), learnt)
+    if len(lost):
+        names = [repr(columns.label_names[code]) for code in lost.tolist()]
+        raise user_error(
+            f"data.clean takes every training row of {len(names):,} label{'s'[: len(names) != 1]}: {listing(names, 8)}",
+            allowed="cleaning that leaves something of every label to learn from",
+            why="validation and test still have rows of it, which a model that never saw it cannot answer",
+            remedy="leave the label out with data.exclude_labels, or let data.clean drop less",
+            where="data.clean",
+        )
+
+
 def _check(columns: Columns, accounts: Accounts, config: DataConfig, *, has_labels: bool) -> None:
     """Raise `UserError` where a part is empty, or fewer than two labels are left to learn."""
     import numpy as np
@@ -151,50 +180,6 @@ def _check(columns: Columns, accounts: Accounts, config: DataConfig, *, has_labe
             remedy="look at rows with equal text and different labels, or add data",
             where="data",
         )
-
-
-def _filter(columns: Columns, accounts: Accounts, excluded: tuple[str, ...]) -> None:
-    import numpy as np
-
-    index = {name: code for code, name in enumerate(columns.label_names)}
-    for name in excluded:
-        if name not in index:
-            guess = nearest(name, index)
-            hint = f" (did you mean {guess!r}?)" if guess else ""
-            accounts.notes.append(f"data.exclude_labels names {name!r}, which no record has{hint}")
-    codes = [index[name] for name in excluded if name in index]
-    accounts.bucket[(accounts.bucket == UNDECIDED) & np.isin(columns.label, codes)] = CODE["filtered"]
-
-
-def _compare(columns: Columns, accounts: Accounts, *, keep_contradictions: bool) -> None:
-    """Exact duplicates and contradictions among the undecided records, found by sorting their hashes."""
-    import numpy as np
-
-    open_places = np.flatnonzero(accounts.bucket == UNDECIDED)
-    if not len(open_places):
-        return
-    groups, labels = group_numbers(columns.exact[open_places]), columns.label[open_places]
-    order = np.lexsort((labels, groups))  # stable: within equal text and label the first record comes first
-    places, groups, labels = open_places[order], groups[order], labels[order]
-    starts_group = np.ones(len(places), dtype=bool)
-    starts_group[1:] = groups[1:] != groups[:-1]
-    starts_pair = starts_group.copy()
-    starts_pair[1:] |= labels[1:] != labels[:-1]
-    pair = np.cumsum(starts_pair) - 1
-    first_of_pair = places[starts_pair]
-    pairs_in_group = np.bincount(groups[starts_pair])
-    first_pair_of_group = pair[starts_group]
-    is_contradictory = pairs_in_group[groups] > 1
-    accounts.num_contradictory_texts = int((pairs_in_group > 1).sum())
-    if not keep_contradictions:
-        # The witness against a record is the first one with another label.
-        home = first_pair_of_group[groups]
-        other = np.where(pair == home, home + 1, home)[is_contradictory]
-        accounts.bucket[places[is_contradictory]] = CODE["contradictory_label"]
-        accounts.twin[places[is_contradictory]] = first_of_pair[other]
-    is_duplicate = ~starts_pair if keep_contradictions else ~starts_pair & ~is_contradictory
-    accounts.bucket[places[is_duplicate]] = CODE["exact_duplicate"]
-    accounts.twin[places[is_duplicate]] = first_of_pair[pair[is_duplicate]]
 
 
 def _drop_rare(columns: Columns, accounts: Accounts, min_rows: int) -> None:

@@ -16,7 +16,7 @@ from reglaj.data.cleaning import Cleaner
 from reglaj.data.config import DataConfig
 from reglaj.data.relations import TextMatcher, Texts
 from reglaj.data.splits.base import PARTS
-from reglaj.data.staging import Staging, first_question, views_of
+from reglaj.data.staging import Staging, first_view, views_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,13 +31,17 @@ SPLIT_BUILTINS = ("source", "conversation")
 class OtherTexts:
     """Texts that records are compared with: an evaluation set, or what an earlier run learnt from.
 
-    name: for messages. texts: by view, see `views_of`. digest: of their content, for the key.
+    name: for messages. texts: by view, see `views_of`. lines: of each text, where it has one.
     """
 
     kind: Literal["evaluation_set", "earlier_run"]
     name: str
-    digest: str
     texts: dict[str, Texts]
+    lines: Sequence[int] = ()
+
+    def place(self, row: int) -> str:
+        """Where a text stands, in words."""
+        return f"line {self.lines[row]} of {self.name}" if self.lines else f"text {row + 1} of {self.name}"
 
 
 @dataclass
@@ -73,7 +77,8 @@ class Evidence:
             return columns.source.astype(np.int64)
         every = np.arange(len(columns))
         codes: dict[str, int] = {}
-        texts = self.staging.texts(every, lambda cells: first_question(cells) if cells[0] else "")
+        first = first_view(self.staging.roles)
+        texts = self.staging.texts(every, lambda cells: first(cells) if cells[0] else "")
         numbers = [codes.setdefault(text, len(codes)) if text else -1 for batch in texts for text in batch]
         return np.array(numbers, dtype=np.int64)
 
@@ -117,7 +122,7 @@ class Evidence:
                     continue
                 where = self.matcher.seen(self.staging.texts(places, self.views[view]), texts, self.console)
                 for row in np.flatnonzero(where >= 0).tolist():
-                    names.setdefault(int(places[row]), f"text {int(where[row]) + 1} of {other.name}")
+                    names.setdefault(int(places[row]), other.place(int(where[row])))
         rows = np.array(sorted(names), dtype=np.int64)
         return rows, [names[row] for row in rows.tolist()]
 

@@ -27,14 +27,22 @@ if TYPE_CHECKING:
 class Bonds:
     """What ties records to each other, to a time, and to a part. Each (N,), or None where the recipe names none.
 
-    texts: labellings by near-duplicates. group, times: see `Evidence`. given: index into `PARTS` that the data name.
+    group, times: see `Evidence`. given: index into `PARTS` that the data name. tied: groups that share a text are one.
+    texts: labellings by near-duplicates.
     """
 
     def __init__(self, columns: Columns, accounts: Accounts, config: DataConfig, evidence: Evidence) -> None:
         self.group = _groups(columns, accounts, config, evidence)
         self.times = _times(columns, accounts, config, evidence)
         self.given = _given(columns, accounts, config, evidence)
+        self.tied: NDArray[np.int64] | None = None
+        self.texts: list[NDArray[np.int64]] = []
+
+    def look(self, columns: Columns, accounts: Accounts, evidence: Evidence) -> None:
+        """Look at the texts, once it is known which records repeat others exactly."""
         self.texts = evidence.near_duplicates(undecided(accounts), len(columns))
+        if self.group is not None:
+            self.tied = _tied(columns, accounts, self.group)
 
 
 def undecided(accounts: Accounts) -> NDArray[np.int64]:
@@ -97,14 +105,27 @@ def _given(columns: Columns, accounts: Accounts, config: DataConfig, evidence: E
     return whole
 
 
+def _tied(columns: Columns, accounts: Accounts, group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) a number for groups that belong together because a text stands in several; -1 for records left out before.
+
+    Of such a text one record is kept: whichever it is, it binds the groups of all.
+    """
+    import numpy as np
+
+    alive = np.flatnonzero((accounts.bucket == UNDECIDED) | (accounts.bucket == CODE["exact_duplicate"]))
+    tied = np.full(len(columns), -1, dtype=np.int64)
+    tied[alive] = join(columns.exact[alive], [group[alive]]).number
+    return tied
+
+
 def unit_numbers(columns: Columns, places: NDArray[np.int64], split: Split, config: DataConfig, bonds: Bonds) -> Units:
     """The units that must not be torn: where the split is ours, near-duplicates and groups; else folded texts alone."""
     labellings = []
     if split.is_ours or config.split.kind == "given":  # validation that is carved out of a given train is ours
         if config.leakage != "report":
             labellings += [labelling[places] for labelling in bonds.texts]
-        if bonds.group is not None:
-            labellings.append(bonds.group[places])
+        if bonds.tied is not None:
+            labellings.append(bonds.tied[places])
     units = join(columns.folded[places], labellings)
     if units.count == 1:
         raise user_error(
@@ -135,6 +156,9 @@ def deal(
     labels = columns.label[places] if has_labels else np.zeros(len(places), dtype=np.int64)
     names = columns.label_names if has_labels else [""]
     learnt, details = evidence.seen(places, "earlier_run")
+    pinned = _pinned(units, np.isin(places, learnt)) if split.is_ours and config.leakage != "report" else None
+    if pinned is not None:
+        _note_pinned(accounts, pinned, evidence)
     rows = SplitRows(
         hashes=units.hashes,
         groups=units.number,
@@ -142,7 +166,7 @@ def deal(
         label_names=names,
         times=None if bonds.times is None else bonds.times[places],
         given=None if bonds.given is None else bonds.given[places],
-        pinned=_pinned(units, np.isin(places, learnt)) if split.is_ours and config.leakage != "report" else None,
+        pinned=pinned,
     )
     parts = split.assign(rows, config.split)
     accounts.bucket[places] = np.where(parts < 0, CODE["rare_label"], parts)
@@ -165,6 +189,20 @@ def _pinned(units: Units, seen: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     if not seen.any():
         return None
     return np.isin(units.number, units.number[seen])
+
+
+def _note_pinned(accounts: Accounts, pinned: NDArray[np.bool_], evidence: Evidence) -> None:
+    """Say how much an earlier run binds. Raises `UserError` where it has learnt from everything."""
+    names = " and ".join(other.name for other in evidence.others if other.kind == "earlier_run")
+    if pinned.all():
+        raise user_error(
+            f"every usable record nearly repeats one of {names}",
+            allowed="records that the run which this one starts from has not learnt from",
+            why="validation and test would show what it remembers",
+            remedy="add new data, or start from another model",
+            where="model",
+        )
+    accounts.notes.append(f"{int(pinned.sum()):,} records are in train because they belong with {names}")
 
 
 def _leaks(
@@ -196,7 +234,7 @@ def mend(columns: Columns, accounts: Accounts, config: DataConfig, leaks: list[L
     """Drop what leaks, refuse it, or leave it and say so."""
     illustrate(
         leaks,
-        lambda record: PARTS[accounts.bucket[record]] if accounts.bucket[record] < len(PARTS) else "dropped",
+        accounts.part_name,
         lambda record: accounts.place(columns, record),
         evidence.texts_at,
     )

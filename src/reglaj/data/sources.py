@@ -8,7 +8,9 @@ from pathlib import Path
 
 from reglaj.core.console import Console
 from reglaj.core.errors import Problem, UserError
+from reglaj.data.cleaning import Cleaner
 from reglaj.data.config import DataConfig
+from reglaj.data.folding import digest as digest_of
 from reglaj.data.layouts import Chosen, choose_layout
 from reglaj.data.reading import Source, no_records, open_reader
 from reglaj.data.reading.base import Reader
@@ -18,6 +20,7 @@ from reglaj.data.roles import ColumnRoles
 _STARTER = "starter:"
 PREVIEW_ROWS = 20_000
 """Records of each source that `auto` looks at."""
+_PREVIEW_CHARACTERS = 100
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,14 @@ class Opened:
             cells = dict(zip([*wanted, *more], batch.cells, strict=True))
             beside = [list(cells.get(name) or [None] * len(batch)) for name in extras]
             yield Batch(lines=batch.lines, cells=batch.cells[: len(wanted)], faults=batch.faults), beside
+
+    def mend(self, batch: Batch, cleaner: Cleaner | None, target: str | None) -> None:
+        """Mend the texts of a batch where the recipe asks for it; targets stay as they are."""
+        if cleaner is None or not cleaner.repairs:
+            return
+        for number, role in enumerate(self.chosen.columns):
+            if role != target:
+                batch.cells[number] = [cell and cleaner.repair(cell) for cell in batch.cells[number]]
 
     def may_have(self, column: str) -> bool:
         """Whether the source has the column, as far as its beginning tells."""
@@ -135,8 +146,15 @@ def preview(opened: Sequence[Opened], console: Console) -> dict[str, list[str | 
         again, rows = Opened(one.source, one.digest, reader, one.chosen), 0
         for batch, beside in guarded(one.source.name, again.read(names, 4096)):
             for name, column in zip(names, beside, strict=True):
-                cells[name] += column
+                cells[name] += map(_shortened, column)
             rows += len(batch)
             if rows >= PREVIEW_ROWS:
                 break
     return cells
+
+
+def _shortened(cell: str | None) -> str | None:
+    """Long cells are told apart by their beginning and a hash: they are neither dates nor names, only counted."""
+    if cell is None or len(cell) <= _PREVIEW_CHARACTERS:
+        return cell
+    return f"{cell[:_PREVIEW_CHARACTERS]}{digest_of([cell]).hex()}"

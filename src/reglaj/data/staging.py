@@ -139,8 +139,10 @@ def _questions(cells: tuple[str, ...]) -> str:
     return "\n".join(Conversation.from_json(cells[0]).questions)
 
 
-def first_question(cells: tuple[str, ...]) -> str:
+def first_view(roles: ColumnRoles) -> View:
     """What a conversation begins with: the first turn of the user; of other records the first text."""
-    if not cells[0].startswith("{"):
-        return cells[0]
+    return _first_question if roles.inputs == ("conversation",) else _first
+
+
+def _first_question(cells: tuple[str, ...]) -> str:
     return next(iter(Conversation.from_json(cells[0]).questions), "")

@@ -43,7 +43,11 @@ def summarise(
         "sources": [source | _source_counts(columns, accounts, place) for place, source in enumerate(sources)],
         "split": config.split.model_dump(mode="json")
         | {"distinct_folded_texts": accounts.num_folded_texts, "units": accounts.num_units, "why": why},
-        "leakage": {"policy": config.leakage, "found": [leak.facts() for leak in accounts.leaks]},
+        "leakage": {
+            "policy": config.leakage,
+            "records": len({row for leak in accounts.leaks for row in leak.rows.tolist()}),
+            "found": [leak.facts() for leak in accounts.leaks],
+        },
         "near_duplicates": describe_clusters(accounts, evidence),
         "contradictory_texts": accounts.num_contradictory_texts,
         "notes": _notes(columns, accounts, sources, config),

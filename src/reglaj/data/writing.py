@@ -42,9 +42,9 @@ class RecordIds:
 
 
 _ACROSS = {
-    "near_duplicate_across_parts": "nearly the same as {place}, which is in {part}, or linked to it by others",
-    "group_across_parts": "of the same group as {place}, which is in {part}",
-    "time_across_parts": "later than {place}, which is in {part}",
+    "near_duplicate_across_parts": "nearly the same as {place}, which {where}, or linked to it by others",
+    "group_across_parts": "of the same group as {place}, which {where}",
+    "time_across_parts": "later than {place}, which {where}",
 }
 _OTHERWISE = {
     "no_time": "the cell of data.split.time is not a time",
@@ -183,8 +183,10 @@ class _Explainer:
         twin = int(self._accounts.twin[record])
         if twin < 0:
             return "the run that this one starts from has learnt from nearly the same text"
-        part = BUCKETS[self._accounts.bucket[twin]]
-        return _ACROSS[bucket].format(place=self._place(twin), part=part)
+        code = int(self._accounts.bucket[twin])
+        # The twin may have been dropped itself since, for what it shares with another part or by cleaning.
+        where = f"is in {BUCKETS[code]}" if code < len(PARTS) else "was in a later part"
+        return _ACROSS[bucket].format(place=self._place(twin), where=where)
 
     def _label(self, record: int) -> str:
         code = int(self._columns.label[record])

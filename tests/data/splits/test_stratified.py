@@ -18,7 +18,8 @@ def test_a_label_is_in_every_part_or_given_up(table: list[Row], shares: Shares, 
     parts = assign("stratified", table, make_config(shares))
     for label in {row.label for row in table}:
         found = {part for row, part in zip(table, parts.tolist(), strict=True) if row.label == label}
-        assert found in ({-1}, {0, 1, 2})
+        is_learnt = all(row.pinned for row in table if row.label == label)
+        assert found in ({-1}, {0, 1, 2}, {0} if is_learnt else {-1})
 
 
 @given(

@@ -65,6 +65,7 @@ class ParquetReader(Reader):
             for name, arrow_field in zip(columns, fields, strict=True):
                 if not self.lenient and name not in nested:
                     _refuse_nested(self.file.name, name, arrow_field.type)
+            soft = [name in optional for name in columns]
             texts = [i for i, one in enumerate(fields) if columns[i] in nested and not types.is_nested(one.type)]
             builder, row = BatchBuilder(len(columns), max_rows), 0
             try:
@@ -72,7 +73,7 @@ class ParquetReader(Reader):
                     found = _columns_of(table, parquet.schema_arrow.names, places)
                     for cells in zip(*found, strict=True):
                         row += 1
-                        _add(builder, row, cells)
+                        _add(builder, row, cells, soft)
                         self.json_texts.update(columns[i] for i in texts if cells[i] is not None)
                         if builder.is_full:
                             yield builder.take()
@@ -83,12 +84,24 @@ class ParquetReader(Reader):
             yield builder.take()
 
 
-def _add(builder: BatchBuilder, row: int, cells: Sequence[str | bytes | None]) -> None:
+def _add(builder: BatchBuilder, row: int, cells: Sequence[str | bytes | None], soft: Sequence[bool]) -> None:
+    """soft: columns that a record may lack; there bytes that are no text are nothing, and elsewhere a fault."""
     try:
-        builder.add(row, [cell.decode("utf-8") if isinstance(cell, bytes) else cell for cell in cells])
+        builder.add(row, [_decoded(cell, is_soft) for cell, is_soft in zip(cells, soft, strict=True)])
     except UnicodeDecodeError:
         shown = " ".join(c.decode("utf-8", "backslashreplace") if isinstance(c, bytes) else c or "" for c in cells)
         builder.add_fault(row, "unreadable", "the row holds bytes that are not UTF-8", shown)
+
+
+def _decoded(cell: str | bytes | None, is_soft: bool) -> str | None:
+    if not isinstance(cell, bytes):
+        return cell
+    try:
+        return cell.decode("utf-8")
+    except UnicodeDecodeError:
+        if is_soft:
+            return None
+        raise
 
 
 def _columns_of(table: pa.RecordBatch, names: list[str], places: list[int]) -> list[list[Any]]:

@@ -43,6 +43,7 @@ class StratifiedSplit(Split):
         while True:
             parts = _assign_usable(rows, usable, config)
             lost = _uncovered_labels(rows.labels, parts, usable)
+            lost = lost[~np.isin(lost, _only_pinned(rows))]
             if not len(lost):
                 return parts
             # One at a time: without this label's rows the others may well fit.
@@ -140,6 +141,15 @@ def _repair(
                 counts[sharing, part] += 1
                 part_of_group[group] = part
                 break
+
+
+def _only_pinned(rows: SplitRows) -> NDArray[np.int64]:
+    """Labels all rows of which must be in train: they are learnt, and that no other part has them is no one's fault."""
+    import numpy as np
+
+    if rows.pinned is None:
+        return np.zeros(0, dtype=np.int64)
+    return np.setdiff1d(np.unique(rows.labels), np.unique(rows.labels[~rows.pinned]))
 
 
 def _uncovered_labels(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reglaj.data.examples import EXTRA
 from reglaj.data.splits.base import PARTS
-from reglaj.data.staging import ListedTexts, first_question, views_of
+from reglaj.data.staging import ListedTexts, first_view, views_of
 from reglaj.pipelines.verify.stored import Stored
 from reglaj.pipelines.verify.subject import Subject
 
@@ -76,7 +76,7 @@ def _groups(subject: Subject, rows: _Rows) -> Iterator[str]:
     if cells is None and name == "source":
         cells = rows.table["source"].to_pylist()
     elif cells is None:
-        cells = [first_question(texts) for texts in rows.cells]
+        cells = list(map(first_view(subject.task_type.roles), rows.cells))
     named = [cell.strip() if cell and cell.strip() else None for cell in cells]
     yield from _torn(rows, named, f"of one group by {name!r}")
 
