@@ -7,7 +7,9 @@ grows beyond its limit. Legend: N texts, D width.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from reglaj.core.console import SILENT, Console
 from reglaj.core.errors import EnvironmentFault
-from reglaj.core.files import disk_faults, sweep, write_bytes
+from reglaj.core.files import disk_faults, write_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MOST_BYTES = 2_000_000_000
 _DIGEST_BYTES = 16
+_ABANDONED_S = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +91,8 @@ class KeptEmbedder(Embedder):
                 tensors = load(data)
                 digests, vectors = tensors["digests"], tensors["vectors"]
             except (OSError, ValueError, KeyError, SafetensorError):
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # a store that is read-only: then it is passed over each time
+                    path.unlink(missing_ok=True)
                 continue
             yield from zip((row.tobytes() for row in digests), vectors, strict=True)
 
@@ -101,12 +105,19 @@ class KeptEmbedder(Embedder):
         try:
             with disk_faults(self._store):
                 self._store.mkdir(parents=True, exist_ok=True)
-                sweep(self._store)
+                self._sweep()
                 self._make_room(len(data))
             if len(data) <= self.most_bytes:
                 write_bytes(self._store / _name(data), data)
         except EnvironmentFault as fault:
             console.warn(f"embeddings are not kept: {fault.problems[0].given} ({fault.problems[0].why})")
+
+    def _sweep(self) -> None:
+        """Remove what killed writers left; living ones may be at work in a store that processes share."""
+        for left in self._store.glob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                    left.unlink()
 
     def _make_room(self, size: int) -> None:
         """Remove the oldest shards of all models until `size` more bytes are within the limit."""
