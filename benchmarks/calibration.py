@@ -8,8 +8,8 @@ validation and test. What is measured stands on what the run keeps:
 - log loss and expected calibration error on test, before and after the temperature, with paired intervals;
 - for several target errors, the threshold that validation gives and the error among what is answered on test;
 - the same for 500 other halves of validation and test together: how often the error among the answered rows of the
-  other half is above the target, which at most 5% of the thresholds may allow (a half is itself a sample, so an error
-  above the target is counted where its own test rejects it, too);
+  other half is above the target, and how often it is shown to be above it. The other half is a sample, and has the
+  errors that the first lacks: where the target is kept at 95%, it may still lie above it in 12% of the halves;
 - the gain in macro-F1 of thresholds chosen for it.
 
 Prints a table; --json writes the figures. The data is a CSV file with --text and --label columns.

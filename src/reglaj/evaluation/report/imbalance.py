@@ -34,7 +34,7 @@ def imbalance_told(test: Mapping[str, Any]) -> str:
         reasons.append("rare classes go much worse than frequent ones")
     if not reasons:
         return ""
-    told = f"Accuracy is a poor headline here: {' and '.join(reasons)}. "
+    told = f"Accuracy is a poor headline here: {', and '.join(reasons)}. "
     return (
         told + f"Macro-F1, which counts every class alike, is {percent(macro['value'])} ({span(macro, is_share=True)})."
     )
