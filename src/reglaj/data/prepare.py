@@ -210,6 +210,7 @@ def _fill(target: Path, plan: _Plan, console: Console) -> None:
             _read(place, one, ledger, staging, plan, console)
     finally:
         staging.close()
+    repaired = looks.cleaner.repaired if looks.cleaner and looks.cleaner.repairs else None  # other texts are read below
     columns, names = ledger.columns(), [one.source.name for one in plan.opened]
     evidence = Evidence(
         config=plan.config,
@@ -233,6 +234,9 @@ def _fill(target: Path, plan: _Plan, console: Console) -> None:
         report["rendering"], sentences = plan.shaper.remarks()
         report["notes"] += sentences
     report["notes"] += [run.note for run in looks.earlier if not run.is_comparable(roles)]
+    if repaired is not None:
+        report["repaired_texts"] = repaired
+        report["notes"].append(f"{repaired:,} texts with a broken encoding were mended")
     write_json(target / "report.json", report)
 
 
