@@ -206,8 +206,9 @@ class _Look:
             sections["looked_at"]["sampled"] = len(chosen)
         with self.timed("embeddings"):
             embeddings = embedder.unit([self.rows.texts[row] for row in chosen.tolist()], self.console)
-        with self.timed("label_errors"):
-            self._labels(chosen, embeddings)
+        if self.rows.labels is not None:
+            with self.timed("label_errors"):
+                self._labels(chosen, embeddings, self.rows.labels)
         with self.timed("outliers"):
             from reglaj.curation.outliers import find_outliers
 
@@ -219,18 +220,16 @@ class _Look:
                 semantic = quality.semantic_section(self.rows, chosen, embeddings, threshold, self.console)
                 sections["clusters"] = {**(sections["clusters"] or {}), "semantic": semantic}
 
-    def _labels(self, chosen: NDArray[np.int64], embeddings: NDArray[np.float32]) -> None:
+    def _labels(self, chosen: NDArray[np.int64], embeddings: NDArray[np.float32], labels: list[str]) -> None:
         import numpy as np
 
         from reglaj.curation.difficulty import difficulty
         from reglaj.curation.label_errors import find_label_errors
         from reglaj.curation.probing import FOLDS, cross_validated
 
-        if self.rows.labels is None or len(chosen) < FOLDS:
-            return
-        given = np.array([self.rows.labels[row] for row in chosen.tolist()], dtype=object)
+        given = np.array([labels[row] for row in chosen.tolist()], dtype=object)
         names, targets = np.unique(given, return_inverse=True)
-        if len(names) < 2:
+        if len(targets) < FOLDS or len(names) < 2:
             return
         probabilities = cross_validated(embeddings, targets, len(names), seed=_SEED, console=self.console)
         errors = find_label_errors(probabilities, targets)
