@@ -150,7 +150,7 @@ def main() -> None:
     results: dict[str, Any] = {"share": options.share, "found": [], "trained": []}
     print("| flips | seed | precision of the top share | flagged | their precision | their recall | right guess |")
     print("|---|---|---|---|---|---|---|")
-    for kind in KINDS:
+    for kind in options.kinds:
         for seed in options.seeds:
             one = found(targets, vectors, options.share, kind, seed)
             results["found"].append(one)
@@ -160,7 +160,7 @@ def main() -> None:
                 f"| {one['guess_is_right']:.3f} |",
                 flush=True,
             )
-    for kind in KINDS if options.train else ():
+    for kind in options.kinds if options.train else ():
         given, _ = flip(targets, vectors, options.share, kind, options.seeds[0])
         one = compared(public, options.train, names[given].tolist(), labels) | {"kind": kind}
         results["trained"].append(one)
