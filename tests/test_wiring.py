@@ -89,7 +89,7 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "data.near_duplicates": (None, split, {}),
     "data.near_duplicates.threshold": (0.5, split, {}),
     "data.leakage": ("report", split, {}),
-    "data.decontaminate": (["{other_rows}"], counts, {}),
+    "data.decontaminate": (["{mine}"], counts, {}),
     "data.clean.label_errors": ("drop", counts, {}),
     "data.clean.languages": (["ja"], counts, {}),
     "data.exclude_labels": (["fees"], counts, {}),
@@ -123,7 +123,7 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "train.early_stopping.patience": (6, steps, RESTLESS),
     "evaluate.baselines": (["majority"], lambda run: list(run.report["baselines"]), {}),
     "evaluate.confidence": (0.8, interval, {}),
-    "evaluate.bootstrap_samples": (150, interval, {}),
+    "evaluate.bootstrap_samples": (150, lambda run: run.report["test"]["log_loss"], {}),
     "evaluate.calibration": ("none", lambda run: run.report["test"]["calibration"], {}),
     "evaluate.thresholds": ("macro_f1", lambda run: run.report["test"]["thresholds"], {}),
     "evaluate.slices": (["length"], lambda run: run.report.get("slices"), {}),
@@ -163,6 +163,10 @@ def place(tmp_path_factory) -> dict[str, Path]:
     rows = [json.loads(line) for line in write_rows(folder / "plain.jsonl", 150).read_text().splitlines()]
     rows += [{"text": rows[0]["text"], "label": "transfers"}, {"text": rows[1]["text"], "label": "cards"}]
     rows += [{"text": f"unde este taxa {word}", "label": "rare"} for word in ("mea", "ta", "lor", "noua", "veche")]
+    # Near-duplicates: of some rows by punctuation alone, of others by a word more.
+    rows += [row | {"text": row["text"].replace(" ", ", ", 1)} for row in rows[10:30]]
+    rows += [row | {"text": f"{row['text']} taxa"} for row in rows[30:60]]
+    (folder / "mine.jsonl").write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in rows[60:66]))
     with (folder / "rows.jsonl").open("w") as file:
         file.writelines(
             json.dumps(row | {"other_text": " ".join(reversed(row["text"].split())), **_beside(number)}) + "\n"
@@ -171,6 +175,7 @@ def place(tmp_path_factory) -> dict[str, Path]:
     return {
         "rows": folder / "rows.jsonl",
         "other_rows": write_rows(folder / "other.jsonl", 120, seed=3),
+        "mine": folder / "mine.jsonl",
         "model": write_model(folder / "model"),
         "other_model": write_model(folder / "other", seed=8),
         "runs": folder / "runs",
@@ -207,8 +212,8 @@ def test_changing_the_key_changes_what_it_should(key, place):
     value, look, context = CHANGES[key]
     if isinstance(value, str) and value.startswith("{"):
         value = str(place[value.strip("{}")])
-    if value == ["{other_rows}"]:
-        value = [str(place["other_rows"])]
+    if value == ["{mine}"]:
+        value = [str(place["mine"])]
     section, _, name = key.partition(".")
     dotted = f"method.{name}" if section in METHODS else key.replace("data.sources.", "data.sources.0.")
     before, after = context, context | {dotted: value}

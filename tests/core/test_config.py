@@ -45,7 +45,7 @@ def test_every_problem_is_reported_at_once():
     recipe = {
         "task": "clasify",
         "modle": "x",
-        "data": {"sources": [{"path": "a.csv", "colums": {}}], "split": {"train": 0.9}},
+        "data": {"sources": [{"path": "a.csv", "colums": {}}], "split": {"train": 0.9, "validation": 0.1, "test": 0.1}},
         "method": {"name": "lora", "rnak": 8, "alpha": "much"},
         "train": {"epochs": True, "batch_size": -1, "early_stopping": {"patience": "x"}},
         "evaluate": {"confidence": 2},
