@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument(
         "--train", choices=sorted(EPOCHS), help="train with this method, on the first seed of each kind"
     )
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS))
     parser.add_argument("--data", type=Path, default=PUBLIC)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where embeddings are kept")
     parser.add_argument("--json", type=Path)
