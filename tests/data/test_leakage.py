@@ -78,7 +78,7 @@ def test_a_given_split_that_leaks_is_refused_with_examples(tmp_path: Path) -> No
     assert error.value.exit_code == 3
     assert problem.given.startswith("5 records nearly repeat one in a later part")
     assert near_copy(far_texts(100)[80]) in problem.given and "line 81 of" in problem.given
-    assert "data.leakage=repair" in problem.remedy
+    assert "data.leakage=repair" in problem.remedy and "remove `part` of the sources" in problem.remedy
     assert not (tmp_path / "runs").exists()
 
 
@@ -272,11 +272,23 @@ def test_bad_input_says_what_would_work(tmp_path: Path, section: dict[str, Any],
     assert not (tmp_path / "runs").exists()
 
 
-def test_everything_in_one_cluster(tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", [{}, {"kind": "hash"}, {"time": "day"}])
+def test_everything_in_one_cluster(tmp_path: Path, split: dict[str, Any]) -> None:
     text = far_texts(1, words=60)[0]
-    rows = labelled([f"{text} {i}" for i in range(40)])
-    with pytest.raises(UserError, match="all 40 usable records belong together"):
-        prepare_rows(tmp_path, rows)
+    rows = [
+        row | {"day": f"2024-03-{i % 28 + 1:02}"} for i, row in enumerate(labelled([f"{text} {i}" for i in range(40)]))
+    ]
+    with pytest.raises(UserError, match=r"belong together|nearly repeat one in a later part") as error:
+        prepare_rows(tmp_path, rows, split={"kind": "stratified"} | split if "time" not in split else split)
+    assert "data.near_duplicates.threshold" in error.value.problems[0].remedy
+
+
+def test_the_sentence_is_of_this_recipe_whoever_read_the_data(tmp_path: Path) -> None:
+    rows = [row | {"user_id": f"u{i // 4}"} for i, row in enumerate(labelled(far_texts(200)))]
+    named = prepare_rows(tmp_path, rows, split={"kind": "group", "group": "user_id"})
+    chosen = prepare_rows(tmp_path, rows)
+    assert named.key == chosen.key and named.report["split"]["why"] == ""
+    assert "'user_id'" in chosen.report["split"]["why"]
 
 
 def test_a_given_split_whose_test_has_a_label_that_train_lacks(tmp_path: Path) -> None:

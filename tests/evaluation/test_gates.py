@@ -84,7 +84,7 @@ def test_what_was_not_measured_does_not_pass():
         "by": {"region": {"groups": [group("north", 19, recall=1.0), group("south", 5, recall=1)]}},
     }
     (rule,) = judged({"worst_slice.recall": ">= 0.1"}, none)["rules"]
-    assert not rule["passed"] and "no group has 20 test rows" in rule["told"]
+    assert not rule["passed"] and "no slice has two groups of which one has 20 test rows" in rule["told"]
     (rule,) = judged({"slice.region.east.recall": ">= 0.1"})["rules"]
     assert not rule["passed"] and "no test row is in it; groups of region: north, south" in rule["told"]
 

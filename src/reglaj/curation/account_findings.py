@@ -57,8 +57,8 @@ def _contradictory(sections: Sections, report: Mapping[str, Any], shown: Shown) 
             count=count,
             share=(dropped or count) / max(1, report["read"]),
             why=f"no model can learn both; {fate}",
-            do="decide on one label in the file; "
-            + ("" if dropped else "data.contradictory_labels=drop leaves them out"),
+            do="decide on one label in the file"
+            + ("" if dropped else "; data.contradictory_labels=drop leaves them out"),
             examples=shown.get("contradictory", []),
         )
     ]

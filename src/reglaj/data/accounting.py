@@ -134,7 +134,9 @@ def _settle_labels(columns: Columns, accounts: Accounts, split: Split) -> None:
         from reglaj.data.splits.checks import check_given_labels
 
         kept = accounts.bucket < len(PARTS)
-        check_given_labels(columns.label[kept], accounts.bucket[kept], columns.label_names)
+        dropped = listing(f"{len(leak.rows):,} {leak.kind}" for leak in accounts.leaks)
+        told = dropped if accounts.leaks else ""
+        check_given_labels(columns.label[kept], accounts.bucket[kept], columns.label_names, told)
         return
     learnt = np.unique(columns.label[accounts.bucket == CODE["train"]])
     lost = (accounts.bucket < len(PARTS)) & ~np.isin(columns.label, learnt)
@@ -171,6 +173,16 @@ def _check(columns: Columns, accounts: Accounts, config: DataConfig, *, has_labe
 
     counts = accounts.counts()
     is_dropped = bool((accounts.bucket >= len(PARTS)).any())
+    lost, kept = counts["near_duplicate_across_parts"], sum(counts[part] for part in PARTS)
+    if not all(counts[part] for part in PARTS) and lost > kept:
+        raise user_error(
+            f"{lost:,} of {lost + kept:,} usable records nearly repeat one in a later part",
+            allowed="parts that stand by themselves",
+            why="the split may not move a record, so the ones in earlier parts are dropped, and a part is left empty",
+            remedy="raise data.near_duplicates.threshold (null compares texts after folding only), let us split "
+            "(data.split.kind=auto), or add other data",
+            where="data",
+        )
     check_parts({part: counts[part] for part in PARTS}, config.split, _dropped(accounts) if is_dropped else "")
     if has_labels and len(np.unique(columns.label[accounts.bucket == CODE["train"]])) < 2:
         raise user_error(

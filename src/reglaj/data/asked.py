@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reglaj.core.errors import Problem, UserError
+from reglaj.core.errors import Problem, UserError, unknown_name
 from reglaj.data.config import DataConfig
 from reglaj.data.splits import SPLITS
 
@@ -12,6 +12,8 @@ _KEYS_OF = {"time": ("time", "given", "auto"), "column": ("given", "auto")}
 
 def check_split(config: DataConfig) -> None:
     """Raise `UserError` with every key of the split that is missing, or that its kind would not read."""
+    if config.split.kind not in SPLITS and config.split.kind != "auto":
+        raise unknown_name("split", config.split.kind, [*SPLITS.names(), "auto"], where="data.split.kind")
     problems = [*_unread(config), *_missing(config), *_parts_of_sources(config)]
     if config.split.kind in SPLITS:
         problems += SPLITS.get(config.split.kind).check(config.split)

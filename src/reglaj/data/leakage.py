@@ -107,21 +107,27 @@ def refuse(leaks: Sequence[Leak]) -> None:
                 given=f"{len(leak.rows):,} {WORDS[leak.kind]}" + _shown(leak),
                 allowed="parts that share no near-duplicate, group or evaluation text, and run forward in time",
                 why="a figure of such a test says more about memory than about new data",
-                remedy="`data.leakage=repair` drops the records of the earlier part and counts them as "
-                f"{BUCKET_OF[leak.kind]}; `report` only counts; or let us split (data.split.kind=auto)",
+                remedy=_remedy(leak),
             )
             for leak in leaks
         )
     )
 
 
+def _remedy(leak: Leak) -> str:
+    repaired = f"`data.leakage=repair` drops them, counted as {BUCKET_OF[leak.kind]}; `report` only counts them"
+    if leak.kind in ("evaluation_set", "earlier_run"):
+        return repaired
+    ours = "let us split: remove `part` of the sources or data.split.column, and leave data.split.kind at auto"
+    return f"{repaired} (of two the one in the earlier part goes); or {ours}"
+
+
 def _shown(leak: Leak) -> str:
-    lines = [
-        f"\n    {one['place']} ({one['part']}): {one['text']!r}"
-        + (f"\n      and {one['other']}" if one["other"] else "")
+    told = [
+        f"{one['place']} ({one['part']}), {one['text']!r}" + (f", and {one['other']}" if one["other"] else "")
         for one in leak.examples
     ]
-    return ", such as" + "".join(lines) if lines else ""
+    return ", such as " + "; ".join(told) if told else ""
 
 
 def illustrate(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ class Looks:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """Everything that is known before the first record is read. why: what was chosen for `auto`."""
+    """Everything that is known before the first record is read."""
 
     config: DataConfig
     roles: ColumnRoles
@@ -65,7 +65,6 @@ class _Plan:
     shaper: Shaper | None
     looks: Looks
     compared: tuple[Sequence[Source], Sequence[str]]
-    why: str
 
     @property
     def extras(self) -> list[str]:
@@ -110,19 +109,24 @@ def prepare(  # noqa: PLR0913  (what the floors above know and this one may not 
     opened = open_sources(sources, digests, roles)
     config, why = _decided(config, opened, default_split, console)
     _refuse_missing(config, opened, looks)
-    plan = _Plan(
-        config=config, roles=roles, opened=opened, shaper=shaper, looks=looks, compared=(compared, others), why=why
-    )
+    plan = _Plan(config=config, roles=roles, opened=opened, shaper=shaper, looks=looks, compared=(compared, others))
     key = _key(plan, task)
     stored = load_prepared(store / key)
     if stored:
-        return stored
+        return _because(stored, why)
     with _leaving_nothing(store), new_folder(store / key) as target:
         _fill(target, plan, console)
     prepared = _found(store / key)
     for note in prepared.report["notes"]:
         console.warn(note)
-    return prepared
+    return _because(prepared, why)
+
+
+def _because(data: PreparedData, why: str) -> PreparedData:
+    """The data with the sentence of this recipe's split: another recipe may have led to the same data."""
+    split = data.report["split"]
+    told = "; ".join(filter(None, [why, split["kept"]])) if why else ""
+    return replace(data, report={**data.report, "split": {**split, "why": told}})
 
 
 def _found(folder: Path) -> PreparedData:
@@ -225,10 +229,9 @@ def _fill(target: Path, plan: _Plan, console: Console) -> None:
     accounts = account(columns, plan.config, split, evidence, sources=names, has_labels=roles.target is not None)
     ids = RecordIds([one.digest for one in plan.opened], first)
     FolderWriter(target, roles, names, ids, staging.extras).write(staging, columns, accounts, console)
-    why = plan.why
-    if why and split.is_ours and (kept := kept_together(evidence)):
-        why = f"{why}; {kept}"
-    report = summarise(columns, accounts, [_describe(one, roles) for one in plan.opened], roles, evidence, why)
+    described = [_describe(one, roles) for one in plan.opened]
+    kept = kept_together(evidence) if split.is_ours else ""
+    report = summarise(columns, accounts, described, roles, evidence, kept)
     staging.path.unlink()
     if plan.shaper:
         report["rendering"], sentences = plan.shaper.remarks()

@@ -26,11 +26,11 @@ def summarise(
     sources: list[dict[str, Any]],
     roles: ColumnRoles,
     evidence: Evidence,
-    why: str,
+    kept: str,
 ) -> dict[str, Any]:
     """Where the records went, per part and label and source, and what a user should know.
 
-    why: the sentence about the split that was chosen.
+    kept: a sentence on what the split keeps together.
     """
     counts, config = accounts.counts(), evidence.config
     dropped = {name: counts[name] for name in REASONS if counts[name]}
@@ -42,7 +42,7 @@ def summarise(
         "lengths": _lengths(columns, accounts, roles),
         "sources": [source | _source_counts(columns, accounts, place) for place, source in enumerate(sources)],
         "split": config.split.model_dump(mode="json")
-        | {"distinct_folded_texts": accounts.num_folded_texts, "units": accounts.num_units, "why": why},
+        | {"distinct_folded_texts": accounts.num_folded_texts, "units": accounts.num_units, "kept": kept},
         "leakage": {
             "policy": config.leakage,
             "records": len({row for leak in accounts.leaks for row in leak.rows.tolist()}),

@@ -53,6 +53,12 @@ class EvaluateConfig(Config):
         """The columns of the sources that the slices need."""
         return tuple(name.removeprefix(COLUMN) for name in self.slices if name not in BUILT_IN_SLICES)
 
+    @field_validator("slices", mode="before")
+    @classmethod
+    def _one_alone(cls, names: Any) -> Any:
+        """`evaluate.slices=region` is a list of one."""
+        return (names,) if isinstance(names, str) else names
+
     @field_validator("slices")
     @classmethod
     def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -187,7 +187,7 @@ def _judged(rule: Rule, test: Mapping[str, Any], slices: Mapping[str, Any]) -> d
         sign = 1 if rule.is_at_least else -1
         name, group = min(found, key=lambda one: sign * one[1]["figures"][rule.figure][rule.end], default=(None, None))
         figure = group["figures"][rule.figure] if group else None
-        missing = f"no group has {slices.get('minimum_rows')} test rows"
+        missing = f"no slice has two groups of which one has {slices.get('minimum_rows')} test rows"
         verdict |= {"slice": name, "group": group["group"]} if group else {}
     else:
         figure, missing = _named_group(rule, slices)

@@ -230,7 +230,10 @@ def _read_config(model: str, path: Path) -> dict[str, Any]:
             f"{model!r} is no model folder",
             allowed="a folder as `save_pretrained` writes it",
             why="it has no config.json that names a model_type",
-            remedy="point `model` to the folder that holds config.json; for a run of ours, to its model/ folder",
+            remedy="train that run with method full, or start from its base again: its model/ folder holds what was "
+            "learnt beside the base"
+            if (path / "base.json").is_file()
+            else "point `model` to the folder that holds config.json; for a run of ours, to its model/ folder",
             where="model",
         )
     _refuse_remote_code(model, config)

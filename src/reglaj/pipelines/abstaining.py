@@ -32,7 +32,11 @@ def threshold_of(assembled: Assembled, abstain_below: float | None, target_error
             f"{name} {value:g}",
             allowed="a number above 0 and below 1",
             why="it is a probability" if target_error is None else "it is the share of answers that may be wrong",
-            remedy=f"write {name} {value / 100:g}" if 1 <= value < 100 else "0.8 withholds what is less than 80% sure",
+            remedy=f"write {name} {value / 100:g}"
+            if 1 <= value < 100
+            else "0.8 withholds what is less than 80% sure"
+            if target_error is None
+            else "0.05 lets one answer in twenty be wrong",
         )
     task = assembled.task
     if not task.says_how_sure:

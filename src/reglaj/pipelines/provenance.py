@@ -144,6 +144,7 @@ def _folder_of_run(path: Path) -> Path:
 
 def _by_name(data: PreparedData, name: str, hits: _Hits) -> None:
     """Records with that id (or the id of one of their examples), or that begin at that line of a file."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     as_id, as_place = _ID.match(name.casefold()), _FILE_AND_LINE.match(name)
@@ -157,7 +158,7 @@ def _by_name(data: PreparedData, name: str, hits: _Hits) -> None:
     if as_place and not hits.counts:
         at_line = records.filter(pc.equal(records["line"], min(int(as_place["line"]), 2**62)))
         is_there = [_is_source(as_place["source"], source) for source in at_line["source"].to_pylist()]
-        for row in _described(data, at_line.filter(is_there)):
+        for row in _described(data, at_line.filter(pa.array(is_there, pa.bool_()))):
             hits.add(Found(match="place", **row))
 
 

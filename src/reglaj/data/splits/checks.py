@@ -60,8 +60,10 @@ def _shown(cell: str | None) -> str:
     return repr(cell if len(cell) <= 40 else cell[:39] + "…")
 
 
-def check_given_labels(labels: NDArray[np.int64], parts: NDArray[np.int8], label_names: Sequence[str]) -> None:
-    """Refuse parts of which validation or test holds labels that train lacks.
+def check_given_labels(
+    labels: NDArray[np.int64], parts: NDArray[np.int8], label_names: Sequence[str], dropped: str = ""
+) -> None:
+    """Refuse parts of which validation or test holds labels that train lacks. dropped: what leakage took, in words.
 
     labels: (N,) index into label_names. parts: (N,) index into `PARTS`, or -1 for rows that are left out.
     """
@@ -77,7 +79,8 @@ def check_given_labels(labels: NDArray[np.int64], parts: NDArray[np.int8], label
         f"train lacks {len(names):,} label{'s'[: len(names) != 1]} of {int(lost.sum()):,} rows of validation and test: "
         + listing(names, 8),
         allowed="parts of which train has every label",
-        why="what is never seen in training cannot be answered, and every such row would count as a mistake",
+        why="what is never seen in training cannot be answered, and every such row would count as a mistake"
+        + (f"; what leaks into a later part was taken out of the earlier one: {dropped}" if dropped else ""),
         remedy="move rows with these labels to train, leave the labels out with data.exclude_labels, or let another "
         "data.split.kind deal out the rows",
         where="data.split",
