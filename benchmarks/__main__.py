@@ -28,7 +28,7 @@ WORKS: dict[str, Callable[[Sizes], list[Contest]]] = {
     "evaluate": classify.evaluate,
 }
 GROWTH = "growth"
-SCRIPTS = ("reading.py", "tokenising.py", "kills.py", "checkpointing.py")
+SCRIPTS = ("reading.py", "tokenising.py", "near_duplicates.py", "kills.py", "checkpointing.py")
 """Measure other things than speed of training, each with a table of its own; --all runs them too."""
 
 
