@@ -11,6 +11,7 @@ import csv
 import json
 import random
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from reglaj.core.console import RichConsole
 
 PUBLIC = Path(__file__).resolve().parents[2] / "shared" / "data"
 SEED = 5
+LEAST_ROWS = 20
+"""Of a kind of flaw: rarer ones could not be in every part of either split."""
 
 
 def leak(public: Path, place: Path) -> dict[str, Any]:
@@ -53,9 +56,10 @@ def time(public: Path, place: Path) -> dict[str, Any]:
             kind = (one["categories"] or [one["informational"] or "other"])[0]
             text = f"{one['title']}\n{one['description'][:500]}"
             rows.append({"text": text, "label": kind, "date": one["date"]})
-    path = _write(place / "time.jsonl", rows)
+    counts = Counter(row["label"] for row in rows)
+    path = _write(place / "time.jsonl", [row for row in rows if counts[row["label"]] >= LEAST_ROWS])
     shared = {"task": "classify", "method.name": "linear-probe", "train.max_tokens": 128}
-    parts = {"data.split.validation": 0.15, "data.split.test": 0.15, "data.min_label_rows": 20}
+    parts = {"data.split.validation": 0.15, "data.split.test": 0.15}
     return {
         "random rows": _figure(path, place, shared | parts | {"data.split.kind": "stratified"}, "accuracy"),
         "latest rows": _figure(path, place, shared | parts | {"data.split.time": "date"}, "accuracy"),

@@ -296,3 +296,6 @@ def test_a_given_split_whose_test_has_a_label_that_train_lacks(tmp_path: Path) -
     rows[-1]["label"] = "z"
     with pytest.raises(UserError, match=r"train lacks 1 label of 1 rows .*'z'"):
         prepare_rows(tmp_path, rows, split={"column": "part"})
+    rows[0]["label"], rows[-1]["label"] = "z", "x"
+    notes = prepare_rows(tmp_path, rows, split={"column": "part"}).report["notes"]
+    assert "the given test part has no record of 1 labels of train: 'z'" in notes

@@ -5,6 +5,7 @@ Legend: N records, M records that are still undecided.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -137,6 +138,7 @@ def _settle_labels(columns: Columns, accounts: Accounts, split: Split) -> None:
         dropped = listing(f"{len(leak.rows):,} {leak.kind}" for leak in accounts.leaks)
         told = dropped if accounts.leaks else ""
         check_given_labels(columns.label[kept], accounts.bucket[kept], columns.label_names, told)
+        accounts.notes += _labels_missing_in(columns, accounts)
         return
     learnt = np.unique(columns.label[accounts.bucket == CODE["train"]])
     lost = (accounts.bucket < len(PARTS)) & ~np.isin(columns.label, learnt)
@@ -147,6 +149,18 @@ def _settle_labels(columns: Columns, accounts: Accounts, split: Split) -> None:
             f"{int(lost.sum()):,} records of validation and test have labels that train lacks, and are left out as "
             f"rare_label: {listing(names, 8)}"
         )
+
+
+def _labels_missing_in(columns: Columns, accounts: Accounts) -> Iterator[str]:
+    """A note for each given part that lacks labels which train has: its figures say nothing about them."""
+    import numpy as np
+
+    learnt = np.unique(columns.label[accounts.bucket == CODE["train"]])
+    for part in PARTS[1:]:
+        missing = np.setdiff1d(learnt, columns.label[accounts.bucket == CODE[part]])
+        if len(missing):
+            names = [repr(columns.label_names[code]) for code in missing.tolist()]
+            yield f"the given {part} part has no record of {len(names):,} labels of train: {listing(names, 8)}"
 
 
 def _refuse_cleaned_labels(columns: Columns, accounts: Accounts) -> None:
