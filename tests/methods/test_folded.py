@@ -73,7 +73,7 @@ def test_an_exception_inside_brings_the_base_back(folder):
     with pytest.raises(KeyboardInterrupt), handle.folded():
         raise KeyboardInterrupt
     assert torch.equal(logits(handle), apart)
-    assert not any(layer.merged for layer in handle._layers())
+    assert not any(layer.merged for layer in handle.layers())
 
 
 def test_a_merged_handle_stays_merged(folder):
@@ -88,7 +88,7 @@ def test_a_merged_handle_stays_merged(folder):
 def test_half_precision_folds_in_float32(folder):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
     handle = attach(folder, model=model)
-    layer = handle._layers()[0]
+    layer = handle.layers()[0]
     weight = layer.get_base_layer().weight
     down, up = (getattr(layer, name)["default"].weight.float() for name in ("lora_A", "lora_B"))
     expected = (weight.float() + up @ down * layer.scaling["default"]).bfloat16()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -13,11 +13,15 @@ from reglaj.core.errors import Problem
 from reglaj.methods.config import MethodConfig
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from reglaj.models.inspect import ModelFacts
+    from reglaj.models.storage import Storage
+    from reglaj.models.virtual import VirtualTokens
 
 C = TypeVar("C", bound=MethodConfig)
+PEFT, VLLM, LLAMA_CPP = "PEFT", "vLLM", "llama.cpp"
+"""What can serve saved files as they are; after `merge()` every one of them can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,20 +38,52 @@ class Capabilities:
 
 
 class Handle(ABC):
-    """One method attached to one model. Several handles may share a base; each has its own name."""
+    """One method attached to one model. Several handles may share a base; each has its own name.
+
+    Of the handles of a base one is on, or none: the one attached last, but for what `using` says inside its context.
+    """
 
     def __init__(self, model: nn.Module, name: str, capabilities: Capabilities) -> None:
         self.model: Any = model
         self.name = name
         self.capabilities = capabilities
+        roster = _roster(model)
+        if name in roster:
+            raise RuntimeError(f"two handles on one model are called {name!r}")
+        _turn(roster, None)
+        roster[name] = self
+        self.is_on = True
+
+    @contextlib.contextmanager
+    def using(self, name: str | None) -> Iterator[None]:
+        """A context in which the model is the handle of that name, or with None the base as it came.
+
+        Raises `KeyError` where no handle of this model has the name.
+        """
+        roster = _roster(self.model)
+        if name is not None and name not in roster:
+            raise KeyError(name)
+        before = next((other.name for other in roster.values() if other.is_on), None)
+        try:
+            _turn(roster, name)
+            yield
+        finally:
+            _turn(roster, before)
 
     @abstractmethod
-    def using(self, name: str | None) -> AbstractContextManager[None]:
-        """A context in which the model is that handle, or with None the base as it came."""
+    def switch(self, is_on: bool) -> None:
+        """Make the model this handle, or take from it all that this handle does. Called on a change only.
+
+        Whether parameters want a gradient stays as it is.
+        """
 
     @abstractmethod
     def parameters(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Trainable parameters in named groups. Nothing else of the model requires a gradient."""
+
+    def rate_factors(self) -> Mapping[str, float]:
+        """What the learning rate of a group is multiplied by; a group that is not named has 1."""
+        return {}
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -57,6 +93,29 @@ class Handle(ABC):
     def load(self, folder: Path) -> None:
         """Take over what `save` wrote. Raises `UserError` when it does not fit."""
 
+    def virtual(self) -> VirtualTokens | None:
+        """What stands before every text while this handle is on, made anew for each pass; None where nothing does."""
+        return None
+
+    def begin(self, total_steps: int) -> None:
+        """Called once before the first step of a training, and again where a training goes on."""
+        return None
+
+    def penalty(self) -> Tensor | None:
+        """What is added to the loss of each optimizer step, once however it is cut: a scalar, or None for nothing."""
+        return None
+
+    def after_step(self, step: int) -> None:
+        """Called after the optimizer has moved, with the gradients still there. step: counted from 1."""
+        return None
+
+    def state(self) -> dict[str, Tensor]:
+        """Beside the parameters, what decides the steps to come: the tensors themselves, of shapes that never change.
+
+        A checkpoint keeps them, and a training that goes on copies the kept values into them.
+        """
+        return {}
+
     def fuse(self, is_on: bool, *, keeps_copies: bool = True) -> bool:
         """Take faster operations that say the same up to rounding, or plain ones. Returns whether there are such.
 
@@ -64,7 +123,7 @@ class Handle(ABC):
         """
         return False
 
-    def folded(self) -> AbstractContextManager[None]:
+    def folded(self) -> contextlib.AbstractContextManager[None]:
         """A context in which the update is part of the base's weights, where there is one, for faster forward passes.
 
         Outputs differ by rounding alone. Afterwards the base is bitwise what it was. Not for training.
@@ -75,9 +134,30 @@ class Handle(ABC):
         """Fold the update into the base's weights, for good. Only where `linear_deltas` is declared."""
         raise TypeError(f"{type(self).__name__} cannot be merged: it declares no linear deltas")
 
+    def learnt(self, tokenizer: Any) -> dict[str, Any]:
+        """What a report shows of what was learnt, as JSON values: the words nearest to a learnt prompt, say."""
+        return {}
+
     def count(self) -> int:
         """Number of trainable values."""
         return sum(parameter.numel() for group in self.parameters().values() for _, parameter in group)
+
+
+def _roster(model: Any) -> dict[str, Handle]:
+    """The handles of a model by name. It lies with the model, whose life it shares."""
+    roster: dict[str, Handle] = model.__dict__.setdefault("_reglaj_handles", {})
+    return roster
+
+
+def _turn(roster: Mapping[str, Handle], name: str | None) -> None:
+    """All off but the one of that name."""
+    for other in roster.values():
+        if other.is_on and other.name != name:
+            other.switch(False)
+            other.is_on = False
+    if name is not None and not roster[name].is_on:
+        roster[name].switch(True)
+        roster[name].is_on = True
 
 
 class Method(ABC, Generic[C]):
@@ -88,11 +168,31 @@ class Method(ABC, Generic[C]):
     citation: ClassVar[str]
     stands_on_base: ClassVar[bool] = True
     """Whether a saved model needs its base to answer."""
+    starts_as_base: ClassVar[bool] = True
+    """Whether the model is the base before the first step."""
+    is_mergeable: ClassVar[bool] = False
+    """Whether what was learnt can be folded into the base's weights."""
+    served_by: ClassVar[tuple[str, ...]] = ()
+    """What serves the saved files as they are, of `PEFT`, `VLLM` and `LLAMA_CPP`."""
+    architectures: ClassVar[str] = "all"
+    """In words, for the table of methods; `check` is what refuses."""
 
     @classmethod
     @abstractmethod
     def check(cls, config: C, facts: ModelFacts) -> list[Problem]:
-        """What is wrong with this config on this model, told from names and shapes alone."""
+        """What is wrong with this config on this model, told from names and shapes alone.
+
+        What a missing package would forbid is here too.
+        """
+
+    @classmethod
+    def derive(cls, config: C, facts: ModelFacts, *, has_new_head: bool) -> dict[str, tuple[Any, str]]:
+        """Keys of the section that were left out and depend on model and task: key to (value, reason).
+
+        has_new_head: whether the task puts a new head on the model, as classify does and chat does not. All else gets a
+        config in which these are filled in.
+        """
+        return {}
 
     @classmethod
     @abstractmethod
@@ -100,9 +200,24 @@ class Method(ABC, Generic[C]):
         """Trainable values of the base or the method, the head apart; told from names and shapes alone."""
 
     @classmethod
+    def stored_bytes(cls, config: C, facts: ModelFacts) -> int:
+        """Of what `Handle.save` writes, but for a few kilobytes of JSON."""
+        return 4 * cls.trainable_parameters(config, facts)
+
+    @classmethod
+    def storage(cls, config: C) -> Storage | None:
+        """How the base lies in memory; None is float32."""
+        return None
+
+    @classmethod
+    def virtual_tokens(cls, config: C, facts: ModelFacts) -> int:
+        """Positions that are taken from the context before each text."""
+        return 0
+
+    @classmethod
     @abstractmethod
-    def default_learning_rate(cls, facts: ModelFacts) -> float:
-        """Of the method's parameters; see docs/training.md for where the figures come from."""
+    def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:
+        """Of the method's parameters; see docs/methods.md for where the figures come from."""
 
     @classmethod
     def default_head_learning_rate(cls, facts: ModelFacts) -> float:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from reglaj.core.errors import Problem, user_error
 from reglaj.methods import METHODS
-from reglaj.methods.base import Capabilities, Handle, Method
+from reglaj.methods.base import LLAMA_CPP, VLLM, Capabilities, Handle, Method
 from reglaj.methods.config import MethodConfig
 from reglaj.models.inspect import NOT_BASE_WEIGHTS
 
@@ -37,6 +35,7 @@ class Full(Method[FullConfig]):
     config_type = FullConfig
     summary = "every parameter of the model learns"
     stands_on_base = False
+    served_by = (VLLM, LLAMA_CPP)
     citation = "Howard and Ruder 2018, arXiv:1801.06146; Devlin et al. 2019, arXiv:1810.04805"
 
     @classmethod
@@ -55,7 +54,7 @@ class Full(Method[FullConfig]):
         return facts.parameters - frozen - pooler
 
     @classmethod
-    def default_learning_rate(cls, facts: ModelFacts) -> float:
+    def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:
         return next(rate for limit, rate in _RATES if facts.parameters <= limit)
 
     @classmethod
@@ -83,14 +82,17 @@ class FullHandle(Handle):
     def __init__(self, model: nn.Module, name: str, capabilities: Capabilities, base: Path) -> None:
         super().__init__(model, name, capabilities)
         self.base: Path | None = base
+        # Other handles may put layers of their own around these, which changes names.
+        self._named = dict(model.named_parameters())
+        self._ours: dict[str, Tensor] = {}
+        """What was learnt, while it is off."""
 
-    @contextlib.contextmanager
-    def using(self, name: str | None) -> Iterator[None]:
-        """With None the weights are the base's, memory-mapped from disk, and ours again afterwards."""
-        if name is not None and name != self.name:
-            raise KeyError(name)
-        if name == self.name:
-            yield
+    def switch(self, is_on: bool) -> None:
+        """The base's weights are memory-mapped from disk while this handle is off."""
+        if is_on:
+            for key, parameter in self._named.items():
+                parameter.data = self._ours[key]
+            self._ours = {}
             return
         if self.base is None:
             raise user_error(
@@ -99,16 +101,17 @@ class FullHandle(Handle):
                 why="a fully fine-tuned model answers without its base, but cannot become it",
                 remedy="bring the base back to where base.json says it lay",
             )
-        ours = {key: parameter.data for key, parameter in self.model.named_parameters()}
+        ours = {key: parameter.data for key, parameter in self._named.items()}
         try:
-            _load_into(self.model, self.base)
-            yield
-        finally:
-            for key, parameter in self.model.named_parameters():
+            self._read(self.base)
+        except BaseException:
+            for key, parameter in self._named.items():
                 parameter.data = ours[key]
+            raise
+        self._ours = ours
 
     def parameters(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        return {"base": [(key, p) for key, p in self.model.named_parameters() if p.requires_grad]}
+        return {"base": [(key, p) for key, p in self._named.items() if p.requires_grad]}
 
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
@@ -116,20 +119,25 @@ class FullHandle(Handle):
     def load(self, folder: Path) -> None:
         if self.base == folder.resolve():
             self.base = None  # the model stood in for a base that is gone
-        _load_into(self.model, folder)
+        self._read(folder)
+
+    def _read(self, folder: Path) -> None:
+        _point_to(self._named, folder, getattr(self.model, "base_model_prefix", ""))
 
 
-def _load_into(model: Any, folder: Path) -> None:
-    """Point every parameter to the tensor of its name in the folder's safetensors files."""
+def _point_to(named: dict[str, nn.Parameter], folder: Path, prefix: str) -> None:
+    """Every parameter to the tensor of its name in the folder's safetensors files.
+
+    prefix: of names in files of a model with a head.
+    """
     from safetensors.torch import load_file
 
     tensors: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         if file.name not in NOT_BASE_WEIGHTS:
             tensors |= load_file(file)  # maps the file: pages are read when they are used
-    prefix = f"{getattr(model, 'base_model_prefix', '')}."
-    for key, parameter in model.named_parameters():
-        tensor = tensors.get(key, tensors.get(prefix + key))
+    for key, parameter in named.items():
+        tensor = tensors.get(key, tensors.get(f"{prefix}.{key}"))
         if tensor is None or tensor.shape != parameter.shape:
             raise user_error(
                 f"{folder} has no tensor {key!r} of shape {tuple(parameter.shape)}",

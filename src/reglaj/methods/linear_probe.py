@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -42,7 +40,7 @@ class LinearProbe(Method[LinearProbeConfig]):
         return 0
 
     @classmethod
-    def default_learning_rate(cls, facts: ModelFacts) -> float:
+    def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:
         return 1e-2
 
     @classmethod
@@ -62,11 +60,8 @@ class LinearProbe(Method[LinearProbeConfig]):
 class LinearProbeHandle(Handle):
     """Nothing of the base is learnt, so the base is always what it was."""
 
-    @contextlib.contextmanager
-    def using(self, name: str | None) -> Iterator[None]:
-        if name is not None and name != self.name:
-            raise KeyError(name)
-        yield
+    def switch(self, is_on: bool) -> None:
+        return None
 
     def parameters(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         return {}

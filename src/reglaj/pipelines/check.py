@@ -23,13 +23,17 @@ from reglaj.methods.config import MethodConfig
 from reglaj.pipelines.check_sources import Seen, amount_of, check_contents, columns_beside, look_at_sources
 from reglaj.pipelines.findings import Findings
 from reglaj.pipelines.forecast import forecast
-from reglaj.pipelines.recipe import Recipe, load_recipe
+from reglaj.pipelines.recipe import Recipe, load_recipe, resolve_method
 from reglaj.tasks import TASKS
 from reglaj.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from reglaj.models.inspect import ModelFacts
     from reglaj.tasks.base import Task
+
+
+FEWEST_TOKENS = 8
+"""Of a text, that virtual tokens must leave room for."""
 
 
 def check(
@@ -61,7 +65,7 @@ def check(
     findings.raise_all()
     assert whole and facts
     name = None if isinstance(recipe, Mapping) else str(recipe)
-    return {"recipe": name, "name": whole.name, **_summary(whole, facts, seen, findings.notes)}
+    return {"recipe": name, "name": whole.name, **_summary(whole.with_method(facts), facts, seen, findings.notes)}
 
 
 def model_problems(
@@ -69,23 +73,44 @@ def model_problems(
 ) -> list[Problem]:
     """What does not fit between task, method, context and model, told from names and shapes."""
     problems: list[Problem] = []
+    taken = 0
     if task:
         problems += task.check_model(facts)
+    if task and method:
+        method, _ = resolve_method(method, facts, task)
     if method:
         problems += METHODS.get(method.name).check(method, facts)
+        taken = METHODS.get(method.name).virtual_tokens(method, facts)
     if task and method and not problems and not task.defaults.has_new_head:
         problems += _nothing_learns(task, method, facts)
-    if train and train.max_tokens is not None and train.max_tokens > facts.context:
-        problems.append(
+    return problems + _no_room(train.max_tokens if train else None, taken, facts)
+
+
+def _no_room(max_tokens: int | None, taken: int, facts: ModelFacts) -> list[Problem]:
+    """A text, or what stands before it, that is longer than the model's context."""
+    room = facts.context - taken
+    if taken and room < FEWEST_TOKENS:
+        return [
             Problem(
-                where="train.max_tokens",
-                given=f"{train.max_tokens}",
-                allowed=f"up to {facts.context}",
-                why=f"{facts.name} has no positions beyond that",
+                where="method.num_virtual_tokens",
+                given=f"{taken}",
+                allowed=f"up to {max(0, facts.context - FEWEST_TOKENS)}",
+                why=f"{facts.name} reads {facts.context} tokens in all, and virtual ones leave no room for the text",
                 remedy="lower it, or choose a model with a longer context",
             )
+        ]
+    if max_tokens is None or max_tokens <= room:
+        return []
+    beside = f" beside {taken} virtual tokens" if taken else ""
+    return [
+        Problem(
+            where="train.max_tokens",
+            given=f"{max_tokens}{beside}",
+            allowed=f"up to {room}",
+            why=f"{facts.name} has no positions beyond {facts.context}",
+            remedy="lower it, or choose a model with a longer context",
         )
-    return problems
+    ]
 
 
 def _nothing_learns(task: type[Task], method: MethodConfig, facts: ModelFacts) -> list[Problem]:

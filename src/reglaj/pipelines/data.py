@@ -12,6 +12,7 @@ from reglaj.core.files import write_json
 from reglaj.data.belonging import SameWhenFolded
 from reglaj.data.examples import PreparedData
 from reglaj.data.prepare import Looks, prepare
+from reglaj.methods import METHODS
 from reglaj.models.inspect import ModelFacts, inspect_model
 from reglaj.models.starters import fetch
 from reglaj.pipelines.recipe import Recipe, load_recipe
@@ -44,7 +45,7 @@ def prepare_data(
     needs_model = task.shapes or show > 0 or quality
     facts = inspect_model(loaded.model, folder=loaded.folder, console=console) if needs_model else None
     if facts:
-        loaded = with_context(loaded, facts)
+        loaded = with_context(loaded.with_method(facts), facts)
     data = read_data(loaded, Path(runs), console, facts if task.shapes else None)
     answer = {"data": data.report, "key": data.key, "folder": str(data.folder)}
     if facts and quality:
@@ -67,7 +68,9 @@ def with_context(recipe: Recipe, facts: ModelFacts) -> Recipe:
     """The recipe with the longest example that its model and task allow: data may depend on it."""
     from reglaj.training.defaults import derive_context
 
-    return recipe.with_train(derive_context(recipe.train, facts, TASKS.get(recipe.task).defaults))
+    taken = METHODS.get(recipe.method.name).virtual_tokens(recipe.method, facts)
+    defaults = TASKS.get(recipe.task).defaults
+    return recipe.with_train(derive_context(recipe.train, facts, defaults, virtual_tokens=taken))
 
 
 def read_data(recipe: Recipe, runs: Path, console: Console, facts: ModelFacts | None = None) -> PreparedData:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.methods import METHODS
+from reglaj.pipelines.data import with_context
 from reglaj.tasks import TASKS
 from reglaj.training.budget import FLOAT_BYTES, ModelShape, machine_memory_bytes, micro_batch_tokens
 from reglaj.training.defaults import derive_training
@@ -52,6 +53,7 @@ def forecast(recipe: Recipe, facts: ModelFacts, amount: Amount) -> dict[str, Any
     method = METHODS.get(recipe.method.name)
     train_rows = recipe.data.split.train_rows(amount.rows)
     defaults = TASKS.get(recipe.task).defaults
+    recipe = with_context(recipe.with_method(facts), facts)
     train = recipe.with_train(derive_training(recipe.train, method, facts, train_rows, defaults)).train
     assert train.epochs and train.batch_size and train.max_tokens
     predicts_tokens = not defaults.has_new_head

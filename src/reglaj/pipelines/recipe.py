@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from reglaj.core.config import Config, apply_override, dump_yaml, read_yaml_mapping, set_dotted, validate
 from reglaj.core.errors import Problem, UserError, listing, nearest
@@ -17,6 +17,10 @@ from reglaj.methods import METHODS
 from reglaj.methods.config import MethodConfig
 from reglaj.tasks import TASKS
 from reglaj.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from reglaj.models.inspect import ModelFacts
+    from reglaj.tasks.base import Task
 
 KEYS = ("name", "task", "model", "data", "method", "train", "evaluate")
 _NAME = re.compile(r"\w(?:[\w.\- ]{0,79}[\w.\-])?")
@@ -58,6 +62,12 @@ class Recipe:
         reasons = {f"train.{key}": f"{value} ({why})" for key, (value, why) in derived.items()}
         return replace(self, train=TrainConfig.model_validate(values), derived={**self.derived, **reasons})
 
+    def with_method(self, facts: ModelFacts) -> Recipe:
+        """This recipe with what its method derives from the model."""
+        config, reasons = resolve_method(self.method, facts, TASKS.get(self.task))
+        derived = {f"method.{key}": f"{value} ({why})" for key, (value, why) in reasons.items()}
+        return replace(self, method=config, derived={**self.derived, **derived}) if reasons else self
+
     def with_split(self, used: Mapping[str, Any], leakage: str) -> Recipe:
         """This recipe with the split that was used in place of `auto`, and what became of leakage.
 
@@ -86,6 +96,17 @@ class Recipe:
         ]
         lines = [f"# derived: {key} = {why}" for key, why in self.derived.items()]
         return "\n".join([*lines, dump_yaml(values)])
+
+
+def resolve_method(
+    config: MethodConfig, facts: ModelFacts, task: type[Task]
+) -> tuple[MethodConfig, dict[str, tuple[Any, str]]]:
+    """A method's section with everything filled in that depends on model and task; and what that was, with reasons."""
+    derived = METHODS.get(config.name).derive(config, facts, has_new_head=task.defaults.has_new_head)
+    values = config.model_dump()
+    for key, (value, _) in derived.items():
+        set_dotted(values, key.split("."), value)
+    return (type(config).model_validate(values), derived) if derived else (config, {})
 
 
 def load_recipe(

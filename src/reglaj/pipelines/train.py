@@ -117,6 +117,7 @@ def train(
 
 def _prepare(plan: Recipe, runs: Path, console: Console) -> _Job:
     facts = inspect_model(plan.model, folder=plan.folder, console=console)
+    plan = plan.with_method(facts)
     problems = model_problems(TASKS.get(plan.task), plan.method, plan.train, facts)
     if problems:
         raise UserError(*problems)

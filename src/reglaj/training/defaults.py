@@ -27,12 +27,18 @@ class TaskDefaults:
     has_new_head: bool = True
 
 
-def derive_context(config: TrainConfig, facts: ModelFacts, task: TaskDefaults) -> dict[str, tuple[Any, str]]:
-    """`max_tokens`, which is needed before the data is read: key to (value, reason)."""
+def derive_context(
+    config: TrainConfig, facts: ModelFacts, task: TaskDefaults, *, virtual_tokens: int = 0
+) -> dict[str, tuple[Any, str]]:
+    """`max_tokens`, which is needed before the data is read: key to (value, reason).
+
+    virtual_tokens: places of the context that the method takes.
+    """
     if config.max_tokens is not None:
         return {}
-    value = min(facts.context, task.longest_text)
-    return {"max_tokens": (value, f"what {facts.name} can read, at most {task.longest_text}")}
+    value = min(facts.context - virtual_tokens, task.longest_text)
+    taken = f" beside {virtual_tokens} virtual tokens" if virtual_tokens else ""
+    return {"max_tokens": (value, f"what {facts.name} can read{taken}, at most {task.longest_text}")}
 
 
 def derive_training(
@@ -52,11 +58,11 @@ def derive_training(
         derived["batch_size"] = (size, why)
     if config.learning_rate is None:
         derived["learning_rate"] = (
-            method.default_learning_rate(facts),
+            method.default_learning_rate(facts, has_new_head=task.has_new_head),
             f"{name} for {facts.parameters / 1e6:.0f} million parameters",
         )
     if config.head_learning_rate is None and task.has_new_head:
         derived["head_learning_rate"] = (method.default_head_learning_rate(facts), name)
     if config.early_stopping and config.early_stopping.metric is None:
         derived["early_stopping.metric"] = (task.stopping_metric, "what the task is judged by")
-    return derived | derive_context(config, facts, task)
+    return derived

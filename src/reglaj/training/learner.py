@@ -110,7 +110,8 @@ class Learner:
         self, learning_rate: float, head_rate: float
     ) -> list[tuple[list[tuple[str, nn.Parameter]], float]]:
         """What moves, with its peak learning rate: the method's groups, then the head."""
-        groups = [(named, learning_rate) for named in self.handle.parameters().values()]
+        factors = self.handle.rate_factors()
+        groups = [(named, learning_rate * factors.get(group, 1.0)) for group, named in self.handle.parameters().items()]
         head = list(self.head.named_parameters())
         return [*groups, (head, head_rate)] if head else groups
 

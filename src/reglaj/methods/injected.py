@@ -1,0 +1,180 @@
+"""Layers that PEFT puts into a model: what every method that is made of them shares. Files are PEFT's own.
+
+The model itself is changed in place and stays the stock one; no `PeftModel` is wrapped around it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reglaj.core.errors import user_error
+from reglaj.methods.base import Capabilities, Handle
+
+if TYPE_CHECKING:
+    import peft
+    from torch import nn
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+"""What PEFT's names begin with in a file."""
+
+
+def peft_task(model: Any) -> str:
+    """What PEFT wraps such a model as: one that writes tokens can generate, a bare trunk gives hidden states."""
+    if model.get_output_embeddings() is None:
+        return "FEATURE_EXTRACTION"
+    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+
+
+def inject(config: peft.PeftConfig, model: Any, name: str) -> None:
+    """Put the layers of a PEFT config into a model, under that name. Only their parameters then want a gradient.
+
+    Those of other names keep what they had.
+    """
+    # PEFT loads bitsandbytes where it is installed, which then warns about a 4-bit kernel that nothing here uses.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    import peft
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    known = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
+    is_first = not getattr(model, "_reglaj_handles", None)
+    with warnings.catch_warnings():
+        # GPT-2 keeps its matrices the other way round; PEFT notices, does what is right, and says so.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several on one base are meant
+        tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+        if tuner.uses_shared_state:
+            tuner(model, config, adapter_name=name)
+        else:
+            peft.inject_adapter_in_model(config, model, adapter_name=name)
+    for key, parameter in model.named_parameters():
+        before = False if is_first else known.get(key, known.get(key.replace(".base_layer.", "."), False))
+        parameter.requires_grad_(before or is_of(key, name, config))
+
+
+def is_of(key: str, name: str, config: peft.PeftConfig) -> bool:
+    """Whether a parameter is one that the layers of that name learn."""
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+
+    prefix = PEFT_TYPE_TO_PREFIX_MAPPING[config.peft_type]
+    return prefix in key and (f".{name}." in key or key.endswith(f".{name}"))
+
+
+class InjectedHandle(Handle):
+    """A named set of PEFT's layers among others on the same base."""
+
+    def __init__(self, model: nn.Module, name: str, capabilities: Capabilities) -> None:
+        super().__init__(model, name, capabilities)
+        self.switch(True)
+
+    @property
+    def config(self) -> Any:
+        """PEFT's own config."""
+        return self.model.peft_config[self.name]
+
+    def layers(self) -> list[Any]:
+        """PEFT's layers that have an update of this name."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        return [
+            module
+            for module in self.model.modules()
+            if isinstance(module, BaseTunerLayer)
+            and any(self.name in getattr(module, part, ()) for part in module.adapter_layer_names)
+        ]
+
+    def switch(self, is_on: bool) -> None:
+        for layer in self.layers():
+            layer._disable_adapters = not is_on
+            layer._active_adapter = [self.name]
+
+    def parameters(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        config = self.config
+        named = [(key, p) for key, p in self.model.named_parameters() if is_of(key, self.name, config)]
+        return {config.peft_type.value.lower(): named}
+
+    def save(self, folder: Path) -> None:
+        """adapter_config.json and adapter_model.safetensors, as plain PEFT reads them."""
+        from safetensors.torch import save_file
+
+        named = {PREFIX + key.removeprefix(PREFIX): t.detach().cpu().contiguous() for key, t in self.tensors().items()}
+        save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
+        config = self.config
+        was_inference = config.inference_mode
+        config.inference_mode = True
+        config.save_pretrained(str(folder))
+        config.inference_mode = was_inference
+
+    def tensors(self) -> dict[str, Any]:
+        """What is saved, by PEFT's names."""
+        import peft
+
+        state: dict[str, Any] = peft.get_peft_model_state_dict(
+            self.model, adapter_name=self.name, save_embedding_layers=False
+        )
+        return state
+
+    def load(self, folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        tensors = load_file(folder / WEIGHTS)
+        expected = {self._file_name(key): p for group in self.parameters().values() for key, p in group}
+        found = {key: tuple(t.shape) for key, t in tensors.items() if not self.is_constant(key)}
+        if found != {key: tuple(p.shape) for key, p in expected.items()}:
+            raise misfit(folder)
+        for key, parameter in expected.items():
+            parameter.data.copy_(tensors[key])
+
+    def is_constant(self, key: str) -> bool:
+        """Whether a tensor of the file is one that nobody learns, and that is made again from the config."""
+        return False
+
+    def _file_name(self, key: str) -> str:
+        return PREFIX + key.replace(f".{self.name}.", ".").removesuffix(f".{self.name}")
+
+    @contextlib.contextmanager
+    def folded(self) -> Iterator[None]:
+        """Each base weight has its update inside, and PEFT's layers apply it alone.
+
+        The parameters are replaced, not changed: a weight that is tied to another stays what it is there.
+        """
+        import torch
+
+        if not self.capabilities.linear_deltas:
+            yield
+            return
+        layers = [layer for layer in self.layers() if not layer.merged]
+        before = [(layer.get_base_layer(), dict(layer.get_base_layer()._parameters)) for layer in layers]
+        try:
+            with torch.no_grad():
+                for layer, (base, parameters) in zip(layers, before, strict=True):
+                    for key, parameter in parameters.items():
+                        if parameter is not None:
+                            base._parameters[key] = torch.nn.Parameter(parameter.clone(), requires_grad=False)
+                    layer.merge(adapter_names=[self.name])
+            yield
+        finally:
+            for layer, (base, parameters) in zip(layers, before, strict=True):
+                base._parameters.update(parameters)
+                layer.merged_adapters = []
+
+    def merge(self) -> None:
+        if not self.capabilities.linear_deltas:
+            super().merge()
+        for layer in self.layers():
+            layer.merge(adapter_names=[self.name])
+
+
+def misfit(folder: Path) -> Exception:
+    """What was saved is of another shape."""
+    return user_error(
+        f"the adapter in {folder} does not fit",
+        allowed="an adapter of the same base, rank and targets",
+        why="names or shapes of its tensors differ from the model's",
+        remedy="load it onto the base it was trained on",
+    )

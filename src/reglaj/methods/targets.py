@@ -1,0 +1,188 @@
+"""Which modules of a model a method means: by the ends of their names, in some or all layers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Literal
+
+from reglaj.core.errors import Problem, listing, nearest
+from reglaj.methods.config import MethodConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from reglaj.models.inspect import ModelFacts
+
+# The same layer under the names that other architectures give it: what a wrong target most likely meant.
+_SYNONYMS = (
+    ("q_lin", "q_proj", "query", "q"),
+    ("k_lin", "k_proj", "key", "k"),
+    ("v_lin", "v_proj", "value", "v"),
+    ("out_lin", "o_proj", "attention.output.dense", "c_proj", "out_proj", "o"),
+    ("lin1", "up_proj", "intermediate.dense", "c_fc", "fc1", "wi"),
+    ("lin2", "down_proj", "output.dense", "fc2", "wo"),
+)
+
+
+class TargetedConfig(MethodConfig):
+    """A method that stands beside linear layers of the trunk."""
+
+    target_modules: Literal["all-linear"] | str | tuple[str, ...] = "all-linear"
+    """Ends of module names, such as [query, value]; `all-linear` is every linear layer of the trunk."""
+    layers: int | tuple[int, ...] | None = None
+    """The upper N layers, or the numbers of the layers (from 0); null is all of them."""
+
+
+def target_problems(config: TargetedConfig, facts: ModelFacts) -> list[Problem]:
+    """Layers or targets that the model does not have."""
+    problems = layer_problems(config.layers, facts)
+    linear = facts.linear_modules()
+    problems += [
+        _no_match(target, linear, facts)
+        for target in _targets(config)
+        if not any(matches(module, target) for module in linear)
+    ]
+    if not problems and not chosen_modules(config, facts):
+        problems.append(_no_match("all-linear", linear, facts))
+    return problems
+
+
+def rank_problems(rank: int, chosen: dict[str, tuple[int, int]], where: str = "method.rank") -> list[Problem]:
+    """A rank above that of a layer."""
+    too_small = {module: shape for module, shape in chosen.items() if rank > min(shape)}
+    if not too_small:
+        return []
+    module, shape = min(too_small.items(), key=lambda item: min(item[1]))
+    return [
+        Problem(
+            where=where,
+            given=f"rank {rank}",
+            allowed=f"1 to {min(shape)}",
+            why=f"{module} is {shape[0]} x {shape[1]}: a higher rank than the layer's own adds nothing",
+            remedy="lower the rank",
+        )
+    ]
+
+
+def chosen_modules(config: TargetedConfig, facts: ModelFacts) -> dict[str, tuple[int, int]]:
+    """The modules that are meant, by the names in the model's files, with the shapes of their matrices there."""
+    targets, layers = _targets(config), _layer_numbers(config, facts)
+    return {
+        module: shape
+        for module, shape in facts.linear_modules().items()
+        if (not targets or any(matches(module, target) for target in targets))
+        and (layers is None or layer_number(module) in layers)
+        and (targets or layer_number(module) is not None)
+    }
+
+
+def lowest_layer(modules: Collection[str], facts: ModelFacts) -> int:
+    """The lowest layer among these modules; 0 where a model has two stacks of layers."""
+    if facts.is_encoder_decoder:
+        return 0
+    return min((number for module in modules if (number := layer_number(module)) is not None), default=0)
+
+
+def names_in(model: nn.Module, modules: Collection[str]) -> list[str]:
+    """The names that modules of the files have in a model, sorted: the files of a model with a head carry a prefix."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    names = dict(model.named_modules())
+    return sorted({module if module in names else module.removeprefix(prefix) for module in modules})
+
+
+def peft_targets(model: nn.Module, modules: Collection[str], facts: ModelFacts) -> list[str]:
+    """What to give to PEFT so that it finds these modules and no other, as short as can be."""
+    return _short_names(names_in(model, modules), set(names_in(model, facts.linear_modules())))
+
+
+def _targets(config: TargetedConfig) -> tuple[str, ...]:
+    if config.target_modules == "all-linear":
+        return ()
+    return (config.target_modules,) if isinstance(config.target_modules, str) else config.target_modules
+
+
+def matches(module: str, target: str) -> bool:
+    """Whether a name is the target, or ends in it after a dot."""
+    return module == target or module.endswith(f".{target}")
+
+
+def layer_number(module: str) -> int | None:
+    """The first number in a module's name."""
+    return next((int(part) for part in module.split(".") if part.isdigit()), None)
+
+
+def _layer_numbers(config: TargetedConfig, facts: ModelFacts) -> set[int] | None:
+    if config.layers is None:
+        return None
+    if isinstance(config.layers, int):
+        return set(range(facts.layers - config.layers, facts.layers))
+    return set(config.layers)
+
+
+def _short_names(chosen: list[str], every: set[str]) -> list[str]:
+    """The shortest PEFT targets that match `chosen` and nothing else; full names where endings would match more."""
+    endings = sorted({_tail(module) for module in chosen})
+    matched = {module for module in every if any(matches(module, ending) for ending in endings)}
+    return endings if matched == set(chosen) else chosen
+
+
+def _tail(module: str) -> str:
+    parts = module.split(".")
+    return (
+        ".".join(parts[next(i for i, part in enumerate(parts) if part.isdigit()) + 1 :]) if _numbered(parts) else module
+    )
+
+
+def _numbered(parts: list[str]) -> bool:
+    return any(part.isdigit() for part in parts)
+
+
+def layer_problems(layers: int | tuple[int, ...] | None, facts: ModelFacts) -> list[Problem]:
+    """Layers that the model does not have."""
+    wrong = (
+        layers is not None
+        and (
+            not 1 <= layers <= facts.layers if isinstance(layers, int) else not set(layers) <= set(range(facts.layers))
+        )
+    ) or layers == ()
+    if not wrong:
+        return []
+    return [
+        Problem(
+            where="method.layers",
+            given=f"{layers}",
+            allowed=f"1 to {facts.layers} upper layers, or numbers from 0 to {facts.layers - 1}",
+            why=f"{facts.name} has {facts.layers} layers",
+            remedy="choose layers that the model has, or remove the key for all of them",
+        )
+    ]
+
+
+def _no_match(target: str, linear: dict[str, tuple[int, int]], facts: ModelFacts) -> Problem:
+    endings = sorted({_ending(module) for module in linear})
+    return Problem(
+        where="method.target_modules",
+        given=f"{target!r} matches no linear layer of {facts.name}",
+        allowed=f"all-linear, or among {listing(endings)}",
+        why=f"a {facts.model_type} model has no layer of that name, and training nothing would look like training",
+        remedy=f"did you mean {_meant(target, endings)!r}?"
+        if _meant(target, endings)
+        else "choose among the names above",
+    )
+
+
+def _ending(module: str) -> str:
+    """What tells layers of one kind apart: the name after the layer's number."""
+    parts = module.split(".")
+    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    tail = parts[numbers[0] + 1 :] if numbers else parts
+    return ".".join(tail[-2:]) if tail[-1] == "dense" else tail[-1]
+
+
+def _meant(target: str, endings: list[str]) -> str | None:
+    for names in _SYNONYMS:
+        if target in names:
+            for name in names:
+                if name in endings:
+                    return name
+    return nearest(target, endings)
