@@ -40,6 +40,7 @@ WORDS = [
     "taxa",
     "ajutor",
 ]
+ENCODERS = frozenset({"bert", "roberta", "distilbert", "electra"})
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -103,9 +104,43 @@ def tiny_config(family: str) -> Any:
             intermediate_size=64,
             max_position_embeddings=64,
         )
-    assert family == "llama", family
-    return t.LlamaConfig(
+    if family == "gpt2":
+        return t.GPT2Config(**size, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=None, eos_token_id=3)
+    if family in ("t5", "t5-gated"):
+        return t.T5Config(
+            **size,
+            d_model=32,
+            d_kv=8,
+            d_ff=64,
+            num_layers=2,
+            num_decoder_layers=2,
+            num_heads=4,
+            feed_forward_proj="gated-gelu" if family == "t5-gated" else "relu",
+            tie_word_embeddings=family == "t5",
+            decoder_start_token_id=0,
+            eos_token_id=3,
+        )
+    return _decoder_config(family, size)
+
+
+def _decoder_config(family: str, size: dict[str, Any]) -> Any:
+    """Those that share Llama's keys."""
+    import transformers as t
+
+    kinds: dict[str, Any] = {
+        "llama": t.LlamaConfig,
+        "qwen2": t.Qwen2Config,
+        "mistral": t.MistralConfig,
+        "gemma": t.GemmaConfig,
+        "gemma2": t.Gemma2Config,
+        "gemma3": t.Gemma3TextConfig,
+    }
+    extra: dict[str, Any] = {"sliding_window": None} if family == "mistral" else {}
+    if family.startswith("gemma"):
+        extra = {"head_dim": 8, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 3}
+    return kinds[family](
         **size,
+        **extra,
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -117,17 +152,18 @@ def tiny_config(family: str) -> Any:
 
 def write_model(folder: Path, family: str = "bert", seed: int = 0) -> Path:
     """A model folder as `save_pretrained` writes it. Weights are large enough that texts differ in float32."""
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForSeq2SeqLM
 
     torch.manual_seed(seed)
     config = tiny_config(family)
-    model = AutoModel.from_config(config, **({"add_pooling_layer": False} if family in {"bert", "roberta"} else {}))
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModel
+    model = kind.from_config(config, **({"add_pooling_layer": False} if family in {"bert", "roberta"} else {}))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
-                parameter.normal_(std=0.3)
+                parameter.normal_(std=0.1 if config.is_encoder_decoder else 0.3)
     model.save_pretrained(folder)
-    write_tokenizer(folder, closing=family != "llama")
+    write_tokenizer(folder, closing=family in ENCODERS)
     return folder
 
 

@@ -13,7 +13,7 @@ import torch
 
 from reglaj.core.errors import EnvironmentFault, UserError
 from reglaj.models.inspect import inspect_model
-from reglaj.models.loading import load_backbone, load_tokenizer
+from reglaj.models.loading import load_backbone, load_seq2seq, load_tokenizer
 
 
 @pytest.fixture
@@ -37,6 +37,29 @@ def test_facts_agree_with_the_loaded_model(tiny_model, family):
     assert {name for name in facts.linear_modules() if "layer" in name} == {name for name in linear if "layer" in name}
     assert facts.pooling == ("last" if family == "llama" else "mean")
     assert load_tokenizer(facts.folder, facts.name)("card")["input_ids"]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen2", "mistral", "gemma", "gemma2", "gemma3"])
+def test_facts_of_a_decoders_trunk(tiny_model, family):
+    facts = inspect_model(str(tiny_model(family)), folder=Path())
+    model = load_backbone(facts)
+    assert facts.parameters == sum(p.numel() for p in model.parameters())
+    assert (facts.hidden_size, facts.layers, facts.decoder_layers, facts.context) == (32, 2, 0, 64)
+    assert facts.is_decoder and not facts.is_encoder_decoder and facts.pooling == "last"
+    assert len(facts.linear_modules()) == 2 * (4 if family == "gpt2" else 7)
+
+
+@pytest.mark.parametrize("family", ["t5", "t5-gated"])
+def test_facts_of_an_encoder_decoder(tiny_model, family):
+    facts = inspect_model(str(tiny_model(family)), folder=Path())
+    model = load_seq2seq(facts)
+    assert facts.parameters == sum(p.numel() for p in model.parameters())
+    assert (facts.hidden_size, facts.layers, facts.decoder_layers, facts.context) == (32, 2, 2, 512)
+    assert facts.is_encoder_decoder and not facts.is_decoder and facts.pooling == "mean"
+    linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert set(facts.linear_modules()) == linear - {"lm_head"}
+    words = torch.tensor([[5, 6, 7]])
+    assert model(input_ids=words, decoder_input_ids=words).logits.shape == (1, 3, 120)
 
 
 def test_a_relative_folder_starts_from_the_recipe(folder):

@@ -40,7 +40,15 @@ _OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text", "mpnet", "ibert", "xmod", "longformer",
      "roberta-prelayernorm"}
 )  # fmt: skip
-_NOT_LINEAR = ("embed", "norm", "pooler", "lm_head", "cls.", "wte", "wpe", "classifier", "score")
+_NOT_LINEAR = (
+    "embed", "norm", "pooler", "lm_head", "cls.", "wte", "wpe", "classifier", "score", "shared.",
+    "relative_attention_bias",
+)  # fmt: skip
+_DECODERS = (
+    "gpt", "llama", "qwen", "mistral", "gemma", "phi", "olmo", "smollm", "granite", "cohere", "starcoder", "stablelm",
+    "falcon", "bloom", "opt", "helium", "ministral",
+)  # fmt: skip
+"""How the model types of those begin whose saved trunk may not say that it is a causal model's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,25 +78,30 @@ class ModelFacts:
 
     @property
     def layers(self) -> int:
-        for key in ("num_hidden_layers", "n_layers", "n_layer", "num_layers"):
-            if isinstance(self.config.get(key), int):
-                return int(self.config[key])
-        return 0
+        """Of an encoder-decoder, those of the encoder."""
+        return self._number("num_hidden_layers", "n_layers", "n_layer", "num_layers", "encoder_layers")
+
+    @property
+    def decoder_layers(self) -> int:
+        """Of an encoder-decoder, those of the decoder; 0 for every other model."""
+        return self._number("num_decoder_layers", "decoder_layers") or self.layers if self.is_encoder_decoder else 0
 
     @property
     def hidden_size(self) -> int:
-        for key in ("hidden_size", "dim", "n_embd", "d_model"):
-            if isinstance(self.config.get(key), int):
-                return int(self.config[key])
-        return 0
+        return self._number("hidden_size", "dim", "n_embd", "d_model")
 
     @property
     def context(self) -> int:
-        """Most tokens a text may have. RoBERTa's positions start after its padding index."""
-        for key in ("max_position_embeddings", "n_positions"):
-            if isinstance(self.config.get(key), int):
-                return int(self.config[key]) - self.position_offset
-        return 512
+        """Most tokens a text may have. RoBERTa's positions start after its padding index.
+
+        512 where the config has no bound, as of T5, whose positions are relative: what it was trained on.
+        """
+        places = self._number("max_position_embeddings", "n_positions")
+        return places - self.position_offset if places else 512
+
+    def _number(self, *keys: str) -> int:
+        """The first of these keys of the config that holds a number; 0 where none does."""
+        return next((int(self.config[key]) for key in keys if isinstance(self.config.get(key), int)), 0)
 
     @property
     def position_offset(self) -> int:
@@ -114,7 +127,7 @@ class ModelFacts:
     def is_decoder(self) -> bool:
         """Whether a token sees only those before it."""
         architectures = " ".join(self.config.get("architectures") or [])
-        return "CausalLM" in architectures or "LMHead" in architectures or self.model_type.startswith(("gpt", "llama"))
+        return "CausalLM" in architectures or "LMHead" in architectures or self.model_type.startswith(_DECODERS)
 
     def linear_modules(self) -> dict[str, tuple[int, int]]:
         """Weight matrices that a method can target: module name to shape."""

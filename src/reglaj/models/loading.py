@@ -38,6 +38,13 @@ def load_causal(facts: ModelFacts, *, dropout: float | None = None) -> PreTraine
     return _load(facts, AutoModelForCausalLM, dropout, {})
 
 
+def load_seq2seq(facts: ModelFacts, *, dropout: float | None = None) -> PreTrainedModel:
+    """An encoder and a decoder with its output matrix. Otherwise as `load_backbone`."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    return _load(facts, AutoModelForSeq2SeqLM, dropout, {})
+
+
 def _load(facts: ModelFacts, kind: Any, dropout: float | None, extra: dict[str, Any]) -> PreTrainedModel:
     from transformers import AutoConfig
     from transformers.utils import logging as transformers_logging
