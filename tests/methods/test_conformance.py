@@ -1,86 +1,112 @@
-"""Properties that every method has. A new one is in here by being registered."""
+"""Properties that every method has, on an encoder, a decoder and an encoder-decoder. A new one is in here by being
+registered.
+
+What a pass through the engine keeps (`test_conformance_engine.py`) and how answers are generated
+(`test_conformance_generation.py`) lie beside it.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import json
+import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tests.methods.settings import DECODER, REQUIRED, ROUNDED, cases, cases_and_families, section
+from tests.methods.subjects import TEXTS, attach, load, move, outputs
+from torch import Tensor
 
 from reglaj.core.errors import UserError
 from reglaj.methods import METHODS
-from reglaj.models.inspect import inspect_model
-from reglaj.models.loading import load_backbone
-from reglaj.models.packing import TokenBatch, choose_layout, hidden_states
 
-FAMILIES = ("bert", "distilbert", "llama")
-TEXTS = [torch.tensor(row).numpy() for row in ([2, 7, 9, 11, 3], [2, 20, 3], [2, 5, 6, 7, 8, 9, 10, 3])]
-
-
-def load(folder: Path):
-    facts = inspect_model(str(folder), folder=Path())
-    model = load_backbone(facts)
-    return model, facts
+__all__ = ["TEXTS", "attach", "load", "move", "outputs"]
+JSON_BYTES = 16_000
+"""Of a saved model's configs, generously."""
+every = pytest.mark.parametrize(("case", "family"), cases_and_families())
 
 
-def attach(name: str, folder: Path, seed: int = 0):
-    model, facts = load(folder)
-    torch.manual_seed(seed)
-    method = METHODS.get(name)
-    return method.attach(method.config_type(name=name), model, facts), facts
+def name_of(case: str) -> str:
+    return section(case)["name"]
 
 
-def outputs(handle, facts) -> torch.Tensor:
-    layout, _ = choose_layout(handle.model, facts.model_type, facts.position_offset, 120)
-    return hidden_states(handle.model, TokenBatch.of(TEXTS), layout, facts.position_offset)
+def method_of(case: str) -> tuple[Any, Any]:
+    """The method and its config."""
+    method = METHODS.get(name_of(case))
+    return method, method.config_type(**section(case))
 
 
-def move(handle, facts) -> None:
-    """Two optimizer steps on something: enough that LoRA's A learns too, whose gradient is zero while B is."""
-    parameters = [p for group in handle.parameters().values() for _, p in group]
-    for _ in range(2):
-        handle.model.zero_grad()
-        if parameters:
-            outputs(handle, facts).pow(2).sum().backward()
-        with torch.no_grad():
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter -= 1e-2 * parameter.grad / (parameter.grad.norm() + 1e-6)
+def close(one: Tensor, other: Tensor, tolerance: float = 1e-5) -> bool:
+    """Equal up to rounding, measured by the largest value."""
+    return bool((one - other).abs().max() <= tolerance * other.abs().max().clamp(min=1.0))
 
 
-def test_the_room_was_found():
-    assert {"full", "lora", "linear-probe"} <= set(METHODS.names())
+def values_of(model: Any) -> dict[str, Tensor]:
+    """Every parameter and buffer, and what quantised weights are scaled by."""
+    found = {key: p.data for key, p in model.named_parameters()} | dict(model.named_buffers())
+    for key, parameter in model.named_parameters():
+        state = getattr(parameter, "quant_state", None)
+        if state is not None:
+            found[f"{key}.absmax"] = state.absmax
+    return {key: tensor.clone() for key, tensor in found.items()}
 
 
-cases = pytest.mark.parametrize(("name", "family"), [(n, f) for n in METHODS.names() for f in FAMILIES])
+@pytest.mark.parametrize(("case", "family"), sorted(REQUIRED))
+def test_what_must_be_supported_is(case, family, subject):
+    assert case in cases() and subject(family).problems(case) == []
 
 
-@cases
-def test_identity_at_the_start(name, family, tiny_model):
-    handle, facts = attach(name, tiny_model(family))
-    base, _ = load(tiny_model(family))
-    handle.model.eval()
-    layout, _ = choose_layout(base, facts.model_type, facts.position_offset, 120)
+@every
+def test_what_is_refused_says_what_would_work(case, family, subject):
+    here = subject(family)
+    problems = here.problems(case)
+    if not problems:
+        return
+    assert (case, family) not in REQUIRED
+    for problem in problems:
+        assert problem.given and problem.allowed and problem.why and problem.remedy
+        assert problem.where.startswith(("method", "model")), problem
+    method, config = method_of(case)
+    with pytest.raises(UserError):
+        method.attach(config, here.model(case), here.facts)
+
+
+@every
+def test_identity_at_the_start(case, family, subject):
+    here = subject(family)
+    handle = here.attach(case)
     with torch.no_grad():
-        assert torch.equal(
-            outputs(handle, facts), hidden_states(base, TokenBatch.of(TEXTS), layout, facts.position_offset)
-        )
+        found, expected = here.look(handle.model, handle), here.expected(case)
+    if not METHODS.get(name_of(case)).starts_as_base:
+        assert not close(found, expected), "it says that it does not begin as the base"
+    elif name_of(case) in ROUNDED:
+        assert close(found, expected)
+    else:
+        assert torch.equal(found, expected)
 
 
-@cases
-def test_only_declared_parameters_move_and_all_of_them_get_a_gradient(name, family, tiny_model):
-    handle, facts = attach(name, tiny_model(family))
-    declared = {key for group in handle.parameters().values() for key, _ in group}
-    assert declared == {key for key, p in handle.model.named_parameters() if p.requires_grad}
-    before = {key: p.detach().clone() for key, p in handle.model.named_parameters()}
-    move(handle, facts)
-    for key, parameter in handle.model.named_parameters():
-        moved = not torch.equal(parameter, before[key])
-        assert moved == (key in declared) or (key in declared and _never_moves(key)), key
-    for _, group in handle.parameters().items():
-        for key, parameter in group:
-            assert (parameter.grad is not None and parameter.grad.abs().sum() > 0) or _never_moves(key), key
+@every
+def test_only_declared_parameters_move_and_all_of_them_get_a_gradient(case, family, subject):
+    here = subject(family)
+    handle = here.attach(case)
+    declared = {key: p for group in handle.parameters().values() for key, p in group}
+    assert declared.keys() == {key for key, p in handle.model.named_parameters() if p.requires_grad}
+    with torch.no_grad():  # what an evaluation before the first step leaves behind must not spoil it
+        here.look(handle.model, handle)
+        with handle.using(None):
+            here.look(handle.model, handle)
+    before = values_of(handle.model)
+    move(handle, here.facts, lambda: here.look(handle.model, handle))
+    after = values_of(handle.model)
+    assert after.keys() == before.keys()
+    own = {id(tensor) for tensor in handle.state().values()}
+    buffers = {key for key, buffer in handle.model.named_buffers() if id(buffer) in own}
+    for key, value in after.items():
+        moved = not torch.equal(value, before[key])
+        assert moved == (key in declared) or _never_moves(key) or key in buffers, key
+    for key, parameter in declared.items():
+        assert (parameter.grad is not None and parameter.grad.abs().max() > 1e-6) or _never_moves(key), key
 
 
 def _never_moves(key: str) -> bool:
@@ -88,76 +114,162 @@ def _never_moves(key: str) -> bool:
     return key.endswith(("key.bias", "k_lin.bias"))
 
 
-@cases
-def test_save_and_load_give_equal_outputs(name, family, tiny_model, tmp_path):
-    handle, facts = attach(name, tiny_model(family))
-    move(handle, facts)
+@every
+def test_save_and_load_give_equal_outputs(case, family, subject, tmp_path):
+    here = subject(family)
+    handle = here.moved(case)
     handle.save(tmp_path)
-    other, _ = attach(name, tiny_model(family), seed=1)
+    other = here.attach(case, seed=1)
     other.load(tmp_path)
-    handle.model.eval(), other.model.eval()
     with torch.no_grad():
-        assert torch.equal(outputs(handle, facts), outputs(other, facts))
-    suffixes = {file.suffix for file in tmp_path.iterdir()}
-    assert suffixes <= {".safetensors", ".json", ".md"}, "no pickles"
+        assert torch.equal(here.look(handle.model, handle), here.look(other.model, other))
+    assert {file.suffix for file in tmp_path.iterdir()} <= {".safetensors", ".json"}, "no pickles"
 
 
-@cases
-def test_using_none_is_the_base_and_then_ours_again(name, family, tiny_model):
-    handle, facts = attach(name, tiny_model(family))
-    move(handle, facts)
-    base, _ = load(tiny_model(family))
-    handle.model.eval()
-    layout, _ = choose_layout(base, facts.model_type, facts.position_offset, 120)
-    trainable = {key for key, p in handle.model.named_parameters() if p.requires_grad}
+@every
+def test_forecasts_are_exact(case, family, subject, tmp_path):
+    here = subject(family)
+    handle = here.attach(case)
+    method, config = method_of(case)
+    assert method.trainable_parameters(config, here.facts) == handle.count()
+    handle.save(tmp_path)
+    tensors, beside = 0, 0
+    for file in tmp_path.iterdir():
+        size = file.stat().st_size
+        tensors += _tensor_bytes(file) if file.suffix == ".safetensors" else 0
+        beside += 0 if file.suffix == ".safetensors" else size
+        if file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+    assert method.stored_bytes(config, here.facts) == tensors
+    assert beside < JSON_BYTES
+    virtual = handle.virtual()
+    taken = method.virtual_tokens(config, here.facts)
+    assert taken == (virtual.count if virtual else 0) == handle.capabilities.virtual_tokens
+
+
+def _tensor_bytes(file: Path) -> int:
+    """What follows a safetensors file's header."""
+    with file.open("rb") as stream:
+        (header,) = struct.unpack("<Q", stream.read(8))
+    return file.stat().st_size - 8 - header
+
+
+@every
+def test_using_none_is_the_base_and_then_ours_again(case, family, subject):
+    here = subject(family)
+    handle = here.moved(case)
+    flags = {key: p.requires_grad for key, p in handle.model.named_parameters()}
+    expected = here.expected(case)
     with torch.no_grad():
-        expected = hidden_states(base, TokenBatch.of(TEXTS), layout, facts.position_offset)
-        ours = outputs(handle, facts)
+        ours = here.look(handle.model, handle)
         with handle.using(None):
-            assert torch.equal(outputs(handle, facts), expected)
-            with handle.using(handle.name) if name != "full" else contextlib.nullcontext():
-                pass
-        assert torch.equal(outputs(handle, facts), ours)
-        if trainable:
-            assert not torch.allclose(ours, expected)
-    assert trainable == {key for key, p in handle.model.named_parameters() if p.requires_grad}
+            assert torch.equal(here.look(handle.model, handle), expected)
+            with handle.using(handle.name):
+                assert torch.equal(here.look(handle.model, handle), ours)
+            assert torch.equal(here.look(handle.model, handle), expected)
+        assert torch.equal(here.look(handle.model, handle), ours)
+        with pytest.raises(ZeroDivisionError), handle.using(None):
+            raise ZeroDivisionError
+        assert torch.equal(here.look(handle.model, handle), ours)
+    if handle.count():
+        assert not close(ours, expected)
+    assert flags == {key: p.requires_grad for key, p in handle.model.named_parameters()}
 
 
-@cases
-def test_merged_equals_unmerged_or_is_refused(name, family, tiny_model):
-    handle, facts = attach(name, tiny_model(family))
-    move(handle, facts)
-    handle.model.eval()
+@pytest.mark.parametrize("kind", ["same", "other"])
+@every
+def test_two_handles_on_one_base(case, family, kind, subject):
+    here = subject(family)
+    first = here.moved(case)
+    partner = case if kind == "same" else ("ia3" if "lora" in case else "lora")
     with torch.no_grad():
-        before = outputs(handle, facts)
-        if handle.capabilities.linear_deltas:
-            handle.merge()
-            assert torch.allclose(outputs(handle, facts), before, atol=1e-5)
-        else:
+        ours = here.look(first.model, first)
+    second = here.attach(partner, first.model, name="second", seed=3)
+    both = first, second
+    expected = here.expected(case)
+    assert second.is_on and not first.is_on
+    with torch.no_grad():
+        if METHODS.get(name_of(partner)).starts_as_base:
+            assert close(here.look(first.model, *both), expected)
+        with first.using("default"):
+            assert torch.equal(here.look(first.model, *both), ours)
+    move(second, here.facts, lambda: here.look(first.model, *both))
+    with torch.no_grad():
+        theirs = here.look(first.model, *both)
+        with second.using(None):
+            assert torch.equal(here.look(first.model, *both), expected)
+        with second.using("default"):
+            assert torch.equal(here.look(first.model, *both), ours)
+            with first.using("second"):
+                assert torch.equal(here.look(first.model, *both), theirs)
+        assert torch.equal(here.look(first.model, *both), theirs)
+    with pytest.raises(KeyError), second.using("third"):
+        pass
+
+
+@every
+def test_a_second_handle_leaves_the_first_one_what_it_learns(case, family, subject):
+    """Its parameters still want a gradient, and get one while it is on."""
+    here = subject(family)
+    first = here.moved(case)
+    second = here.attach("lora" if case != "lora" else "ia3", first.model, name="second")
+    with first.using("default"):
+        move(first, here.facts, lambda: here.look(first.model, first, second), steps=1)
+    for _, group in first.parameters().items():
+        for key, parameter in group:
+            assert parameter.requires_grad, key
+            assert (parameter.grad is not None and parameter.grad.abs().max() > 1e-6) or _never_moves(key), key
+
+
+@every
+def test_merged_equals_unmerged_or_is_refused(case, family, subject):
+    here = subject(family)
+    handle = here.moved(case)
+    is_mergeable = METHODS.get(name_of(case)).is_mergeable
+    assert is_mergeable == handle.capabilities.linear_deltas
+    with torch.no_grad():
+        before = here.look(handle.model, handle)
+        if not is_mergeable:
             with pytest.raises(TypeError, match="cannot be merged"):
                 handle.merge()
+            return
+        handle.merge()
+        assert close(here.look(handle.model, handle), before)
 
 
-@cases
-def test_the_forecast_of_trainable_parameters_is_exact(name, family, tiny_model):
-    handle, facts = attach(name, tiny_model(family))
-    method = METHODS.get(name)
-    assert method.trainable_parameters(method.config_type(name=name), facts) == handle.count()
+@every
+def test_folded_equals_unfolded_and_the_base_comes_back(case, family, subject):
+    here = subject(family)
+    handle = here.moved(case)
+    before = values_of(handle.model)
+    with torch.no_grad():
+        apart = here.look(handle.model, handle)
+        with handle.folded():
+            assert close(here.look(handle.model, handle), apart)
+        assert torch.equal(here.look(handle.model, handle), apart)
+        with handle.using(None):
+            assert torch.equal(here.look(handle.model, handle), here.expected(case))
+    after = values_of(handle.model)
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
 
 
 @pytest.mark.parametrize("name", METHODS.names())
-def test_it_says_what_it_is(name):
-    method = METHODS.get(name)
-    assert method.summary and method.citation
-    assert method.config_type(name=name).name == name
+def test_it_says_what_it_is(name, subject):
+    method, config = method_of(name)
+    assert method.summary and method.citation and method.architectures
+    assert config.name == name
+    facts = subject(DECODER).facts
+    assert all(0 < method.default_learning_rate(facts, has_new_head=new) <= 1 for new in (True, False))
+    assert 0 < method.default_head_learning_rate(facts) <= 1 and method.default_epochs() >= 1
 
 
 @pytest.mark.parametrize("name", METHODS.names())
-def test_a_target_that_matches_nothing_is_an_error(name, tiny_model):
-    method = METHODS.get(name)
+def test_a_target_that_matches_nothing_is_an_error(name, subject):
+    method, _ = method_of(name)
     if "target_modules" not in method.config_type.model_fields:
-        assert method.check(method.config_type(name=name), load(tiny_model("bert"))[1]) == []
         return
-    model, facts = load(tiny_model("bert"))
-    with pytest.raises(UserError, match="matches no linear layer"):
-        method.attach(method.config_type(name=name, target_modules=["q_lin"]), model, facts)
+    here = subject("bert")
+    config = method.config_type(**section(name) | {"target_modules": ["q_lin"]})
+    with pytest.raises(UserError, match="matches no"):
+        method.attach(config, here.model(name), here.facts)

@@ -1,0 +1,55 @@
+"""What the conformance suite runs: every registered method with small settings, variants of some, on which models.
+
+A method that is not named here runs with its defaults on every model; nothing has to be added for a new one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reglaj.methods import METHODS
+
+FAMILIES = ("bert", "distilbert", "llama-trunk", "llama", "gpt2", "t5")
+"""Encoders; a decoder's trunk; decoders with their output matrix, without biases and with; an encoder-decoder."""
+ENCODER, DECODER, BOTH = "bert", "llama", "t5"
+THREE = (ENCODER, DECODER, BOTH)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "prefix": {"num_virtual_tokens": 4},
+    "prompt": {"num_virtual_tokens": 4},
+    "p-tuning": {"num_virtual_tokens": 4},
+    "peft": {"type": "LOHA"},
+}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "full, embeddings frozen": ("full", {"train_embeddings": False}),
+    "lora, one layer": ("lora", {"layers": 1, "rank": 4}),
+}
+"""Other settings of a method: what they are called, the method, its section."""
+REQUIRED = {
+    *((name, family) for name in (
+        "full", "lora", "qlora", "dora", "prefix", "prompt", "p-tuning", "adapter", "ia3", "adalora", "vera", "freeze",
+        "peft",
+    ) for family in THREE),
+    ("bitfit", ENCODER),
+    ("bitfit, norms", DECODER),
+    ("bitfit, norms", BOTH),
+    ("linear-probe", ENCODER),
+}  # fmt: skip
+"""What must be supported: a method that refuses everything would pass everything else."""
+ROUNDED = ("dora", "qlora")
+"""These begin as the base up to rounding."""
+
+
+def cases() -> list[str]:
+    """Every registered method by its name, and the variants."""
+    return [*METHODS.names(), *(case for case, (name, _) in VARIANTS.items() if name in METHODS)]
+
+
+def cases_and_families() -> list[tuple[str, str]]:
+    """Methods on every model; their variants on the three kinds."""
+    return [(case, family) for case in cases() for family in (THREE if case in VARIANTS else FAMILIES)]
+
+
+def section(case: str) -> dict[str, Any]:
+    """The recipe's method section of a case."""
+    name, settings = VARIANTS.get(case, (case, SETTINGS.get(case, {})))
+    return {"name": name, **settings}
