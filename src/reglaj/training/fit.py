@@ -35,10 +35,12 @@ from reglaj.training.saving import (
     Take,
     as_they_are,
     copied,
+    method_tensors,
     optimizer_tensors,
     other_versions,
     random_state,
     refuse_other_tensors,
+    restore_method,
     restore_optimizer,
     set_random_state,
 )
@@ -103,7 +105,7 @@ def build_step(learner: Learner, supervision: Supervision[B], config: TrainConfi
     """The optimizer step of a resolved `train` section."""
     assert config.learning_rate, "a resolved recipe names its learning rates"
     groups = learner.parameter_groups(config.learning_rate, config.head_learning_rate or 0.0)
-    return Step(
+    step = Step(
         supervision.forward,
         supervision.objective,
         build_optimizer(groups, config.weight_decay),
@@ -112,6 +114,8 @@ def build_step(learner: Learner, supervision: Supervision[B], config: TrainConfi
         row_places=supervision.row_places,
         cut_rows=supervision.cut_rows,
     )
+    step.penalty, step.moved = learner.handle.penalty, learner.handle.after_step
+    return step
 
 
 def fit(
@@ -173,6 +177,7 @@ class _Fit(Generic[B]):
 
     def run(self) -> Fitted:
         """Find, restore, train, save, restore the best."""
+        self.learner.handle.begin(self.plan.total_steps)
         found = self._find()
         if found:
             self._adopt_engine(found)
@@ -266,7 +271,7 @@ class _Fit(Generic[B]):
                 sweep(folder)
             newest = newest_checkpoint(folder, self.writer.identity, self.console)
             if newest:
-                refuse_other_tensors(newest, self.learner.trained(), optimizer_tensors(self.step, self.names))
+                refuse_other_tensors(newest, self.learner.trained(), self._deciding())
             return newest
 
         found = self.ranks.together(read)
@@ -276,7 +281,7 @@ class _Fit(Generic[B]):
         facts = self.ranks.from_first(facts)
         if facts is None:
             return None
-        weights, optimizer = self.learner.trained(), optimizer_tensors(self.step, self.names)
+        weights, optimizer = self.learner.trained(), self._deciding()
         if found is None:
             best = copied(weights) if facts["best"] else None
             found = Checkpoint(**facts | {"weights": copied(weights), "optimizer": copied(optimizer), "best": best})
@@ -302,6 +307,7 @@ class _Fit(Generic[B]):
             return
         self.learner.restore(found.weights)
         restore_optimizer(self.step, self.names, found.optimizer)
+        restore_method(self.learner.handle.state(), found.optimizer)
         state = found.state
         best = found.weights if found.best is None else found.best
         self.validation.restore(state["validation"], {name: tensor.clone() for name, tensor in best.items()})
@@ -314,10 +320,14 @@ class _Fit(Generic[B]):
             seed_everything(derive_seed(seed, "dropout", rank, found.step))
         self.console.say(f"  goes on after step {found.step:,} of {self.plan.total_steps:,}")
 
+    def _deciding(self) -> dict[str, Tensor]:
+        """Beside the weights, the tensors that decide the steps to come: the optimizer's and the method's own."""
+        return optimizer_tensors(self.step, self.names) | method_tensors(self.learner.handle.state())
+
     def _state(self, step: int) -> dict[str, Any]:
         """Everything that decides the future but the tensors. Raises `NonFiniteError` where those cannot be saved."""
         refuse_non_finite(self.learner.trained(), step)
-        refuse_non_finite(optimizer_tensors(self.step, self.names), step)
+        refuse_non_finite(self._deciding(), step)
         chance = self.ranks.gather(random_state(self.learner.engine.device))
         self._count_seconds()
         assert self.step.watch
@@ -339,7 +349,7 @@ class _Fit(Generic[B]):
             step=step,
             state=state,
             weights=take(self.learner.trained()),
-            optimizer=take(optimizer_tensors(self.step, self.names)),
+            optimizer=take(self._deciding()),
             # Nobody changes the best weights any more, so they need no copy.
             best=None if best is None or self.validation.best_step == step else as_they_are(best),
             metrics=list(self.log.lines),

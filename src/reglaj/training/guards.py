@@ -33,7 +33,7 @@ class UntrainedError(GateRefused):
 
 def non_finite_names(tensors: Mapping[str, Tensor]) -> list[str]:
     """Names of the tensors that hold NaN or infinity. One pass over each, one synchronisation in all."""
-    names = [name for name, tensor in tensors.items() if tensor.numel()]
+    names = [name for name, tensor in tensors.items() if tensor.numel() and tensor.is_floating_point()]
     if not names:
         return []
     largest = torch._foreach_norm([tensors[name] for name in names], ord=float("inf"))

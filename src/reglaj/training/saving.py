@@ -22,6 +22,7 @@ from reglaj.training.parallel import Ranks
 from reglaj.training.step import FinishedStep, Step
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_OF_METHOD = "method."
 _DECIDING = ("torch", "transformers", "peft")
 
 
@@ -205,6 +206,17 @@ def restore_optimizer(step: Step[Any], names: Mapping[int, str], tensors: Mappin
         state["step"].fill_(float(tensors["steps"][number]))
         for moment in _MOMENTS:
             state[moment].copy_(tensors[f"{name}.{moment}"])
+
+
+def method_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a method keeps beside its parameters, by the names that a checkpoint has beside the optimizer's moments."""
+    return {_OF_METHOD + key: tensor for key, tensor in state.items()}
+
+
+def restore_method(state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Copy into a method's own tensors what `method_tensors` gave."""
+    for key, tensor in state.items():
+        tensor.copy_(tensors[_OF_METHOD + key])
 
 
 def refuse_other_tensors(found: Checkpoint, trained: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:

@@ -57,6 +57,10 @@ class Step(Generic[B]):
     forward: micro-batch to outputs, with gradient. row_places: where a micro-batch's rows stand, for messages.
     cut_rows: splits a micro-batch into single rows; used only to find the row behind a non-finite loss.
     ranks: the processes among which each step's rows were shared out. watch: looks at the gradients of the first steps.
+    penalty: what is added to the step's loss beside the objective's terms, once; None for nothing. The loss that is
+    returned and guarded has it inside: that is what was minimised.
+    moved: called with the step's number when the parameters have moved and the gradients, summed and clipped, are
+    still there; never for a step that was left out.
     """
 
     def __init__(
@@ -80,6 +84,8 @@ class Step(Generic[B]):
         self.parameters: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
         self.ranks: Ranks = ALONE
         self.watch: GradientWatch | None = None
+        self.penalty: Callable[[], Tensor | None] = lambda: None
+        self.moved: Callable[[int], None] = lambda number: None
 
     def __call__(
         self, number: int, micro_batches: Sequence[B], again: Callable[[], Sequence[B]] | None = None
@@ -107,6 +113,7 @@ class Step(Generic[B]):
                 [p.grad for p in self.parameters if p.grad is not None], self.max_grad_norm / norm_value
             )
         self.optimizer.step()
+        self.moved(number)
         self.optimizer.zero_grad(set_to_none=True)
         return StepResult(loss=loss_value, grad_norm=norm_value)
 
@@ -124,6 +131,10 @@ class Step(Generic[B]):
             loss = torch.stack([term.weight * term.sum / totals[name] for name, term in terms.items()]).sum()
             loss.backward()
             losses.append(loss.detach())
+        # Gradients and losses of the processes are summed: one of them adds what belongs to no row.
+        if self.ranks.is_first and (penalty := self.penalty()) is not None:
+            penalty.backward()
+            losses.append(penalty.detach().float())
         return torch.stack(losses).sum()
 
     def _totals(self, micro_batches: Sequence[B]) -> dict[str, float]:
@@ -180,6 +191,8 @@ class Step(Generic[B]):
                 terms = self.objective.terms(self.forward(row), row)
                 if not all(bool(term.sum.isfinite()) for term in terms.values()):
                     guilty.append(row)
+            penalty = self.penalty()
+        is_penalty = penalty is not None and not bool(penalty.isfinite())
         everywhere = self.ranks.gather([self._places(guilty), self._places(rows)])
         named, every = ([name for one in everywhere for name in one[which]] for which in (0, 1))
         what = f"the loss is not finite ({loss})" if not _is_finite(loss) else "the gradient is not finite"
@@ -193,6 +206,7 @@ class Step(Generic[B]):
                     if named
                     else f"no single row of the step shows it alone; its rows are {listing(every, 8)}"
                 )
+                + ("; the method's own penalty is not finite" if is_penalty else "")
                 + (f"; {len(broken)} trained tensors are not finite themselves" if broken else ""),
                 remedy="look at those rows, lower train.learning_rate, or check the base; the step was not applied",
             )
