@@ -25,8 +25,11 @@ from reglaj.generation.config import GenerationConfig
 from reglaj.generation.decoders import CachedDecoder, Decoder, PlainDecoder, why_not_cached
 from reglaj.generation.sampling import NOT_A_NUMBER, choose, draws
 from reglaj.generation.text import TextStream, decode
+from reglaj.models.virtual import VirtualTokens
 
 Ending = Literal["end", "stop", "length"]
+Virtual = Callable[[], "VirtualTokens | None"]
+"""What stands before every prompt, asked for whenever an answering begins, for weights move; always as many tokens."""
 BATCH_TOKENS = 16_384
 """Rows times the tokens of the longest: 46 KB each on SmolLM2-135M in float32, so 0.75 GB at most."""
 _PREFIX_TOKENS = 16
@@ -51,9 +54,9 @@ class Generated:
 class Generator:
     """Answers of one model. The model's mode, its attention and its weights are afterwards what they were.
 
-    end_ids: tokens that end an answer. context: tokens that prompt and answer may have together. autocast: the context
-    of a forward pass. batch_tokens: the bound on memory, rows times the tokens of the longest; a single row may exceed
-    it. `is_cached` says whether rows run together; where not, `reason` says why.
+    end_ids: tokens that end an answer. context: tokens that prompt and answer may have together, with the virtual ones
+    before them. autocast: the context of a forward pass. batch_tokens: the bound on memory, rows times the tokens of
+    the longest; a single row may exceed it. `is_cached` says whether rows run together; where not, `reason` says why.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Generator:
         context: int,
         autocast: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
         batch_tokens: int = BATCH_TOKENS,
+        virtual: Virtual = lambda: None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
@@ -72,8 +76,11 @@ class Generator:
         self._context = context
         self._autocast = autocast
         self._batch_tokens = batch_tokens
+        self._virtual = virtual
         with self._session():
-            self.reason = why_not_cached(model, context)
+            first = virtual()
+            self.reason = why_not_cached(model, context, first)
+        self._taken = first.count if first else 0
         self.is_cached = self.reason is None
 
     def generate(
@@ -138,17 +145,19 @@ class Generator:
                 advance(len(ended))
 
     def _decoder(self, prompts: Sequence[Sequence[int]]) -> Decoder:
+        with self._session():
+            virtual = self._virtual()
         if not self.is_cached:
-            return PlainDecoder(self._model)
+            return PlainDecoder(self._model, virtual)
         known = common_prefix([prompt[:-1] for prompt in prompts]) if len(prompts) > 1 else 0
-        return CachedDecoder(self._model, prompts[0][:known] if known >= _PREFIX_TOKENS else ())
+        return CachedDecoder(self._model, prompts[0][:known] if known >= _PREFIX_TOKENS else (), virtual)
 
     def _admissible(self, waiting: deque[_Row], rows: list[_Row]) -> list[_Row]:
         """Take from `waiting` what the budget has room for. Longest first, so the first one sets the width."""
         if not waiting:
             return []
         longest = max(row.most for row in [*rows, waiting[0]])
-        room = self._batch_tokens // longest - len(rows)
+        room = self._batch_tokens // (self._taken + longest) - len(rows)
         if rows and room < min(len(waiting), len(rows) // _REFILL_SHARE + 1):
             return []
         return [waiting.popleft() for _ in range(min(len(waiting), max(room, 1)))]
@@ -168,14 +177,16 @@ class Generator:
 
     def _row(self, prompt: Sequence[int], config: GenerationConfig, place: int) -> _Row:
         ids = [int(token) for token in prompt]
-        if not 0 < len(ids) <= self._context:
+        room = self._context - self._taken
+        if not 0 < len(ids) <= room:
+            beside = f" beside {self._taken:,} virtual tokens" if self._taken else ""
             raise user_error(
                 f"prompt {place + 1} has {len(ids):,} tokens",
-                allowed=f"1 to {self._context:,} tokens",
+                allowed=f"1 to {room:,} tokens{beside}",
                 why="a prompt must fit the model's context, and an answer begins after some token",
                 remedy="shorten it, or raise train.max_tokens where the model allows it" if ids else "give it a text",
             )
-        limit = min(config.max_new_tokens, self._context - len(ids))
+        limit = min(config.max_new_tokens, room - len(ids))
         stream = TextStream(self._tokenizer, config.stop) if config.stop else None
         # Every turn of a prompt ends with an end token. Penalised with the rest, as transformers does, it would keep
         # an answer from ending at all.

@@ -13,7 +13,7 @@ attention takes 1.6 ms a layer there and 0.3 ms here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,8 @@ _ALIGN = 16
 class KeyValueStore:
     """Buffers of (rows, K, capacity, H) for each layer. Rows are appended, and leave by the last taking their place.
 
-    What every prompt begins with can be read once (`keep_prefix`): its keys are copied into each new row.
+    What every prompt begins with can be read once (`keep_prefix`), or given (`set_prefix`): its keys are copied into
+    each new row.
     """
 
     def __init__(self) -> None:
@@ -71,6 +72,11 @@ class KeyValueStore:
             for layer, (keys, values) in self._buffers.items()
             if count
         }
+        self.lengths = []
+
+    def set_prefix(self, prefix: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+        """What the prompts to come begin with, by layer: keys and values (K, tokens, H), turned by position already."""
+        self._prefix = dict(prefix)
         self.lengths = []
 
     def begin_step(self, positions: Tensor) -> None:

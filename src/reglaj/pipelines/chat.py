@@ -115,7 +115,7 @@ def open_chat(
     _refuse_what_does_not_talk(folder)
     from reglaj.generation import GenerationConfig
     from reglaj.pipelines.assemble import load_run
-    from reglaj.tasks.chat_answers import make_generator
+    from reglaj.tasks.chat_answers import context_of, make_generator
 
     validate(GenerationConfig, settings, where="")  # before the model is loaded, which takes long
     assembled = load_run(folder, console)
@@ -125,7 +125,7 @@ def open_chat(
         generator = make_generator(task, assembled.learner, assembled.tokenizer)
         if generator.reason is not None:
             console.warn(f"answers take longer than they could: {generator.reason}")
-        yield Chat(generator, task.renderer, assembled.learner.facts.context, values, console)
+        yield Chat(generator, task.renderer, context_of(assembled.learner), values, console)
 
 
 def _settings(task: Any, changes: dict[str, Any]) -> GenerationConfig:
@@ -158,13 +158,13 @@ def before_and_after(
     folder = find_run(str(run), Path(runs))
     _refuse_what_does_not_talk(folder)
     from reglaj.pipelines.assemble import load_run
-    from reglaj.tasks.chat_answers import make_generator, room_for_prompt
+    from reglaj.tasks.chat_answers import context_of, make_generator, room_for_prompt
 
     assembled = load_run(folder, console)
     task: Any = assembled.task
     config: Any = _settings(task, settings)
     learner = assembled.learner
-    room = room_for_prompt(learner.facts.context, config.max_new_tokens)
+    room = room_for_prompt(context_of(learner), config.max_new_tokens)
     prompt, _ = task.renderer.fit_prompt(Conversation.of([{"role": "user", "content": question}]), room)
     answers = []
     for model in (learner.handle.using(None), learner.handle.folded()):

@@ -47,7 +47,7 @@ def make_generator(task: Talks, learner: Learner, tokenizer: Any) -> Generator:
     """The one generator, on this learner's model. Fold the method in around it (`Handle.folded`)."""
     from reglaj.generation import Generator
 
-    engine = learner.engine
+    engine, handle = learner.engine, learner.handle
     # On a CPU decoding waits for weights, not for products: converting them at every step would only cost.
     autocast = engine.autocast if engine.device == "cuda" else contextlib.nullcontext
     return Generator(
@@ -56,7 +56,13 @@ def make_generator(task: Talks, learner: Learner, tokenizer: Any) -> Generator:
         end_ids=task.renderer.facts.end_ids,
         context=learner.facts.context,
         autocast=autocast,
+        virtual=lambda: handle.virtual() if handle.is_on else None,
     )
+
+
+def context_of(learner: Learner) -> int:
+    """Tokens that a prompt and its answer may have together: the context, without what virtual tokens take of it."""
+    return learner.facts.context - learner.handle.capabilities.virtual_tokens
 
 
 def room_for_prompt(context: int, max_new_tokens: int) -> int:
@@ -79,7 +85,7 @@ def make_answerer(task: Talks, evaluation: Evaluation) -> Answerer:
     from reglaj.models.packing import steady_context
 
     learner, tokenizer, config = evaluation.learner, evaluation.tokenizer, evaluation.config
-    context = learner.facts.context
+    context = context_of(learner)
     if learner.engine.layout != "alone":  # rows longer than those of training must not share a pass by that
         context = max(evaluation.max_tokens, steady_context(learner.backbone.config, context))
 
@@ -137,7 +143,7 @@ def answer_inputs(
     prompts: list[list[int]] = []
     places: list[int] = []
     settings = task.settings
-    room = room_for_prompt(learner.facts.context, settings.max_new_tokens)
+    room = room_for_prompt(context_of(learner), settings.max_new_tokens)
     for number, one in enumerate(inputs):
         answer: dict[str, Any] = {"input": one if isinstance(one, str) else ""}
         try:
