@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from reglaj.core.runs import read_manifest
 from reglaj.core.seeding import derive_seed, seed_everything
 from reglaj.methods import METHODS
 from reglaj.models.inspect import ModelFacts, inspect_model
+from reglaj.models.storage import storage_of
 from reglaj.pipelines.forecast import shape_of
 from reglaj.pipelines.recipe import Recipe, load_recipe
 from reglaj.tasks import TASKS
@@ -52,13 +53,14 @@ def assemble(recipe: Recipe, facts: ModelFacts, task: Task, tokenizer_folder: Pa
     tokenizer = load_tokenizer(tokenizer_folder or facts.folder, facts.name)
     task.connect(tokenizer, recipe)
     seed_everything(derive_seed(recipe.train.seed, "weights"))
-    backbone: Any = task.load_model(facts, recipe.train.model_dropout).to(device)
+    method = METHODS.get(recipe.method.name)
+    storage = method.storage(recipe.method)
+    backbone: Any = task.load_model(facts, recipe.train.model_dropout, storage, device).to(device)
     trunk = backbone.base_model
     layout, reason = choose_layout(
         trunk, facts.model_type, facts.position_offset, backbone.config.vocab_size, recipe.train.max_tokens or 0
     )
     head = task.head(backbone, facts, _head_dropout(recipe, facts))
-    method = METHODS.get(recipe.method.name)
     is_frozen = not method.trainable_parameters(recipe.method, facts)
     shape = shape_of(facts, is_frozen=is_frozen, is_computed_twice=recipe.train.gradient_checkpointing)
     engine = choose_engine(recipe.train, device, layout, reason, shape)
@@ -94,7 +96,7 @@ def save_model(assembled: Assembled, folder: Path) -> None:
     assembled.learner.save(folder)
     assembled.task.save(folder)
     assembled.tokenizer.save_pretrained(folder)
-    facts = assembled.facts
+    facts, storage = assembled.facts, storage_of(assembled.learner.backbone)
     is_starter_or_hub = facts.name.startswith("starter:") or not (assembled.recipe.folder / facts.name).exists()
     write_json(
         folder / "base.json",
@@ -102,6 +104,7 @@ def save_model(assembled: Assembled, folder: Path) -> None:
             "model": facts.name if is_starter_or_hub else str(facts.folder),
             "fingerprint": facts.fingerprint,
             "method": assembled.recipe.method.name,
+            **({"storage": asdict(storage)} if storage else {}),
             "licence": facts.licence,
             "source": facts.source,
         },
@@ -124,6 +127,8 @@ def load_run(run: Path, console: Console = SILENT) -> Assembled:
     assembled = assemble(recipe, base_of(run, recipe, console), task, folder)
     task.verify(folder)
     assembled.learner.load(folder)
+    if recipe.train.frozen_weights == "auto":
+        assembled.learner.narrow_frozen()
     return assembled
 
 

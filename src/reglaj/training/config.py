@@ -37,6 +37,9 @@ class TrainConfig(Config):
     """Shape of the decay after the warm-up."""
     warmup_ratio: float = Field(0.06, ge=0, lt=1)
     """Share of all steps over which the learning rate rises from zero."""
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+    """`adamw-8bit` keeps the two moments of tensors of 4,096 values or more in eight bits a value: 2 bytes of memory
+    instead of 8, nearly the same course (Dettmers et al. 2022, arXiv:2110.02861)."""
     weight_decay: float = Field(0.01, ge=0)
     """No effect on biases and normalisation weights."""
     max_grad_norm: float | None = Field(1.0, gt=0)
@@ -83,3 +86,7 @@ class TrainConfig(Config):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`bfloat16` multiplies in bfloat16 and keeps float32 weights; `auto` does so where the hardware is fast at it: on
     CUDA devices that have it, and for models of width 512 or more on processors with AVX512-BF16 or AMX."""
+    frozen_weights: Literal["auto", "float32"] = "auto"
+    """`auto` keeps frozen linear weights in bfloat16 where they are multiplied in bfloat16 anyway: half the memory, the
+    same result bitwise. `float32` keeps all weights as they came. No effect where products are made in float32, on what
+    learns, and on weights that a method reads by itself."""

@@ -108,7 +108,7 @@ def build_step(learner: Learner, supervision: Supervision[B], config: TrainConfi
     step = Step(
         supervision.forward,
         supervision.objective,
-        build_optimizer(groups, config.weight_decay),
+        build_optimizer(groups, config.weight_decay, config.optimizer),
         max_grad_norm=config.max_grad_norm,
         autocast=learner.engine.autocast(),
         row_places=supervision.row_places,

@@ -19,6 +19,7 @@ from reglaj.core.errors import is_out_of_memory, user_error
 from reglaj.data.batching import micro_batches
 from reglaj.models.attention import ATTENTION_NAME
 from reglaj.models.encoding import TokenRows
+from reglaj.models.frozen_weights import narrow_frozen
 from reglaj.models.heads import ScoreHead, pool
 from reglaj.models.packing import TokenBatch, hidden_states
 from reglaj.models.trunk import TrunkCut
@@ -46,7 +47,7 @@ class Learner:
         self.handle = handle
         self.head: Any = head.to(engine.device)
         self.facts = facts
-        self._is_checkpointed = False
+        self._is_checkpointed = self._is_narrow = False
         self.engine = replace(engine, operations="fused" if handle.fuse(True) else "plain")
         self.trunk_is_frozen = not handle.parameters()
         self.ranks: Ranks = ALONE
@@ -62,6 +63,8 @@ class Learner:
 
     @engine.setter
     def engine(self, engine: Engine) -> None:
+        if self._is_narrow and engine.precision != "bfloat16":
+            raise RuntimeError("frozen weights were rounded to bfloat16 already: no way back to float32")
         self._engine = engine
         self.handle.fuse(engine.operations == "fused", keeps_copies=not self._is_checkpointed)
 
@@ -105,6 +108,16 @@ class Learner:
         self._is_checkpointed = True
         self.engine = self.engine  # without copies from now on
         self.train(self.head.training)
+
+    def narrow_frozen(self) -> int:
+        """Keep frozen linear weights in bfloat16 where every product of this learner is made in it; the bytes freed.
+
+        On a processor they stay: answers are generated in float32 there, whatever the precision of training.
+        """
+        if self.engine.device != "cuda" or self.engine.precision != "bfloat16":
+            return 0
+        self._is_narrow = True
+        return narrow_frozen(self.backbone, torch.bfloat16)
 
     def parameter_groups(
         self, learning_rate: float, head_rate: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -18,12 +18,15 @@ EPSILON = 1e-8
 
 
 def build_optimizer(
-    groups: Iterable[tuple[list[tuple[str, nn.Parameter]], float]], weight_decay: float
-) -> torch.optim.AdamW:
+    groups: Iterable[tuple[list[tuple[str, nn.Parameter]], float]],
+    weight_decay: float,
+    kind: Literal["adamw", "adamw-8bit"] = "adamw",
+) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019) over (named parameters, learning rate) groups.
 
     Matrices decay; vectors (biases, normalisation weights) do not. The fused kernel is used; it reads
-    gradients as flat memory, so the step hands it contiguous ones only (see `step.py`).
+    gradients as flat memory, so the step hands it contiguous ones only (see `step.py`). `adamw-8bit` keeps the moments
+    in eight bits a value (see `optimizer_8bit.py`). Every state is there before the first step, in tensors.
     """
     settings = []
     for named, learning_rate in groups:
@@ -34,6 +37,10 @@ def build_optimizer(
                 settings.append(
                     {"params": parameters, "lr": learning_rate, "weight_decay": decay, "peak": learning_rate}
                 )
+    if kind == "adamw-8bit":
+        from reglaj.training.optimizer_8bit import AdamW8bit
+
+        return AdamW8bit(settings, betas=BETAS, eps=EPSILON)
     optimizer = torch.optim.AdamW(settings, betas=BETAS, eps=EPSILON, fused=True)
     for group in optimizer.param_groups:
         for parameter in group["params"]:

@@ -21,7 +21,6 @@ from reglaj.training.checkpoints import Checkpoint, prune, write_checkpoint
 from reglaj.training.parallel import Ranks
 from reglaj.training.step import FinishedStep, Step
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 _OF_METHOD = "method."
 _DECIDING = ("torch", "transformers", "peft")
 
@@ -189,12 +188,12 @@ def as_they_are(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def optimizer_tensors(step: Step[Any], names: Mapping[int, str]) -> dict[str, Tensor]:
-    """The optimizer's moments by parameter, and how often each was moved, in the order of the sorted names.
+    """What the optimizer keeps of each parameter, and how often each was moved, in the order of the sorted names.
 
     names: id of a parameter to its name.
     """
     named = {names[id(p)]: step.optimizer.state[p] for p in step.parameters}
-    tensors = {f"{name}.{moment}": state[moment] for name, state in named.items() for moment in _MOMENTS}
+    tensors = {f"{name}.{key}": state[key] for name, state in named.items() for key in state if key != "step"}
     return tensors | {"steps": torch.stack([named[name]["step"].detach().cpu() for name in sorted(named)])}
 
 
@@ -204,8 +203,8 @@ def restore_optimizer(step: Step[Any], names: Mapping[int, str], tensors: Mappin
     for number, name in enumerate(sorted(named)):
         state = named[name]
         state["step"].fill_(float(tensors["steps"][number]))
-        for moment in _MOMENTS:
-            state[moment].copy_(tensors[f"{name}.{moment}"])
+        for key in state.keys() - {"step"}:
+            state[key].copy_(tensors[f"{name}.{key}"])
 
 
 def method_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
