@@ -245,10 +245,7 @@ def _execute(path: Path, job: _Job, begun: Mapping[str, Any], console: Console, 
     learner = assembled.learner
     learner.ranks = ranks
     _choose_engine(path, learner, console)
-    if plan.train.gradient_checkpointing:
-        learner.checkpoint_gradients()
-    if plan.train.frozen_weights == "auto" and (freed := learner.narrow_frozen()):
-        console.say(f"  frozen linear weights lie in bfloat16: {freed / 1e6:,.0f} MB less, the same products")
+    _save_memory(learner, plan, console)
     supervision, validation, cut = _supervise(assembled, data, path, console)
     if ranks.is_first:
         steps = plan_for(plan.train, supervision.rows).total_steps
@@ -308,6 +305,14 @@ def _choose_engine(path: Path, learner: Learner, console: Console) -> None:
     console.say(f"  {learner.engine}")
     if learner.engine.remark:
         console.warn(learner.engine.remark)
+
+
+def _save_memory(learner: Learner, plan: Recipe, console: Console) -> None:
+    """What the recipe allows that changes no result beyond rounding."""
+    if plan.train.gradient_checkpointing:
+        learner.checkpoint_gradients()
+    if plan.train.frozen_weights == "auto" and (freed := learner.narrow_frozen()):
+        console.say(f"  frozen linear weights lie in bfloat16: {freed / 1e6:,.0f} MB less, the same products")
 
 
 def _supervise(
