@@ -6,6 +6,7 @@ The model itself is changed in place and stays the stock one; no `PeftModel` is 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from reglaj.methods.base import Capabilities, Handle
 
 if TYPE_CHECKING:
     import peft
-    from torch import nn
+    from torch import Tensor, nn
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -31,45 +32,55 @@ def peft_task(model: Any) -> str:
     return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
 
 
-def inject(config: peft.PeftConfig, model: Any, name: str) -> None:
+def inject(config: peft.PeftConfig, model: Any, name: str) -> Any:
     """Put the layers of a PEFT config into a model, under that name. Only their parameters then want a gradient.
 
-    Those of other names keep what they had.
+    Those of other names keep what they had. Returns PEFT's tuner, which holds what its layers share.
     """
     # PEFT loads bitsandbytes where it is installed, which then warns about a 4-bit kernel that nothing here uses.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    import peft
+    import peft  # noqa: F401 - fills the mapping
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
-    known = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
+    known = {id(parameter): parameter.requires_grad for parameter in model.parameters()}
     is_first = not getattr(model, "_reglaj_handles", None)
-    with warnings.catch_warnings():
-        # GPT-2 keeps its matrices the other way round; PEFT notices, does what is right, and says so.
-        warnings.filterwarnings("ignore", message="fan_in_fan_out")
-        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # several on one base are meant
-        tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
-        if tuner.uses_shared_state:
-            tuner(model, config, adapter_name=name)
-        else:
-            peft.inject_adapter_in_model(config, model, adapter_name=name)
+    # Each tuner would judge the configs of the others as if they were of its own kind.
+    others = model.__dict__.pop("peft_config", {})
+    try:
+        with warnings.catch_warnings():
+            # GPT-2 keeps its matrices the other way round; PEFT notices, does what is right, and says so.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out")
+            tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, config, adapter_name=name)  # type: ignore[arg-type]
+    finally:
+        model.peft_config = {**others, name: config}
+    tuner.peft_config = model.peft_config
     for key, parameter in model.named_parameters():
-        before = False if is_first else known.get(key, known.get(key.replace(".base_layer.", "."), False))
+        before = False if is_first else known.get(id(parameter), False)
         parameter.requires_grad_(before or is_of(key, name, config))
+    model.train(model.training)  # new layers come with their dropout on
+    for key, value in vars(config).items():
+        if isinstance(value, set):  # the order of a set is another in every process, and so would be the file
+            setattr(config, key, sorted(value))
+    return tuner
 
 
 def is_of(key: str, name: str, config: peft.PeftConfig) -> bool:
     """Whether a parameter is one that the layers of that name learn."""
     from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
-    prefix = PEFT_TYPE_TO_PREFIX_MAPPING[config.peft_type]
-    return prefix in key and (f".{name}." in key or key.endswith(f".{name}"))
+    prefix, parts = PEFT_TYPE_TO_PREFIX_MAPPING[config.peft_type], key.split(".")
+    return any(part.startswith(prefix) and following == name for part, following in itertools.pairwise(parts))
 
 
 class InjectedHandle(Handle):
-    """A named set of PEFT's layers among others on the same base."""
+    """A named set of PEFT's layers among others on the same base.
 
-    def __init__(self, model: nn.Module, name: str, capabilities: Capabilities) -> None:
+    tuner: what `inject` gave, where the layers share tensors, which PEFT's files have under names of their own.
+    """
+
+    def __init__(self, model: nn.Module, name: str, capabilities: Capabilities, tuner: Any = None) -> None:
         super().__init__(model, name, capabilities)
+        self._tuner = tuner
         self.switch(True)
 
     @property
@@ -102,7 +113,7 @@ class InjectedHandle(Handle):
         """adapter_config.json and adapter_model.safetensors, as plain PEFT reads them."""
         from safetensors.torch import save_file
 
-        named = {PREFIX + key.removeprefix(PREFIX): t.detach().cpu().contiguous() for key, t in self.tensors().items()}
+        named = {key: tensor.detach().cpu().contiguous() for key, tensor in self.tensors().items()}
         save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
         config = self.config
         was_inference = config.inference_mode
@@ -110,32 +121,24 @@ class InjectedHandle(Handle):
         config.save_pretrained(str(folder))
         config.inference_mode = was_inference
 
-    def tensors(self) -> dict[str, Any]:
-        """What is saved, by PEFT's names."""
+    def tensors(self) -> dict[str, Tensor]:
+        """What is saved, by PEFT's names: the tensors themselves, not copies."""
         import peft
 
-        state: dict[str, Any] = peft.get_peft_model_state_dict(
-            self.model, adapter_name=self.name, save_embedding_layers=False
+        state: dict[str, Tensor] = peft.get_peft_model_state_dict(
+            _as_peft_wraps(self.model, self._tuner), adapter_name=self.name, save_embedding_layers=False
         )
-        return state
+        # A layer of one kind around one of another is no part of its name.
+        return {key.replace(".base_layer.", "."): tensor for key, tensor in state.items()}
 
     def load(self, folder: Path) -> None:
         from safetensors.torch import load_file
 
-        tensors = load_file(folder / WEIGHTS)
-        expected = {self._file_name(key): p for group in self.parameters().values() for key, p in group}
-        found = {key: tuple(t.shape) for key, t in tensors.items() if not self.is_constant(key)}
-        if found != {key: tuple(p.shape) for key, p in expected.items()}:
+        found, expected = load_file(folder / WEIGHTS), self.tensors()
+        if {key: t.shape for key, t in found.items()} != {key: t.shape for key, t in expected.items()}:
             raise misfit(folder)
-        for key, parameter in expected.items():
-            parameter.data.copy_(tensors[key])
-
-    def is_constant(self, key: str) -> bool:
-        """Whether a tensor of the file is one that nobody learns, and that is made again from the config."""
-        return False
-
-    def _file_name(self, key: str) -> str:
-        return PREFIX + key.replace(f".{self.name}.", ".").removesuffix(f".{self.name}")
+        for key, tensor in expected.items():
+            tensor.data.copy_(found[key])
 
     @contextlib.contextmanager
     def folded(self) -> Iterator[None]:
@@ -168,6 +171,19 @@ class InjectedHandle(Handle):
             super().merge()
         for layer in self.layers():
             layer.merge(adapter_names=[self.name])
+
+
+def _as_peft_wraps(model: Any, tuner: Any) -> Any:
+    """A module in which everything has the name that it would have in a `PeftModel`."""
+    from torch import nn
+
+    wrapped = nn.Module()
+    if tuner is None:
+        tuner = nn.Module()
+        tuner.model = model
+    wrapped.base_model = tuner
+    wrapped.peft_config = model.peft_config
+    return wrapped
 
 
 def misfit(folder: Path) -> Exception:
