@@ -79,10 +79,10 @@ def test_loss_and_gradient_do_not_depend_on_how_a_step_is_cut(case: str, family:
 @pytest.mark.parametrize("case", cases())
 def test_an_encoder_decoder_reads_texts_together_as_alone(case: str, subject: Any) -> None:
     """Padded beside others or by itself, checkpointed or not: one gradient."""
-    from reglaj.models.seq2seq import seq2seq_logits
-
     here = subject(BOTH)
     handle = here.moved(case)
+    from reglaj.models.seq2seq import seq2seq_logits
+
     parameters = {key: p for group in handle.parameters().values() for key, p in group}
     if not parameters:
         pytest.skip(f"{case} has nothing that learns here")

@@ -1,4 +1,4 @@
-"""A training of any method on tiny rows, as tests drive it by hand: an encoder that classifies, a decoder that chats."""
+"""A training of any method on tiny rows, driven by hand: an encoder that classifies, a decoder that chats."""
 
 from __future__ import annotations
 

@@ -143,6 +143,12 @@ class Handle(ABC):
         return sum(parameter.numel() for group in self.parameters().values() for _, parameter in group)
 
 
+def freeze(model: Any) -> None:
+    """Nothing of the model wants a gradient any more, but what handles that are on it already learn."""
+    if not _roster(model):
+        model.requires_grad_(False)
+
+
 def _roster(model: Any) -> dict[str, Handle]:
     """The handles of a model by name. It lies with the model, whose life it shares."""
     roster: dict[str, Handle] = model.__dict__.setdefault("_reglaj_handles", {})
