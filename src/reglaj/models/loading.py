@@ -9,6 +9,7 @@ import torch
 
 from reglaj.core.errors import user_error
 from reglaj.models.inspect import ModelFacts
+from reglaj.models.storage import Storage, mark_storage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -16,41 +17,52 @@ if TYPE_CHECKING:
 _DROPOUT_KEYS = ("dropout", "_dropout", "_pdrop", "dropout_prob", "dropout_rate")
 
 
-def load_backbone(facts: ModelFacts, *, dropout: float | None = None) -> PreTrainedModel:
-    """The model without a head, in float32, on the CPU, in evaluation mode.
+def load_backbone(
+    facts: ModelFacts, *, dropout: float | None = None, storage: Storage | None = None, device: str = "cpu"
+) -> PreTrainedModel:
+    """The model without a head, in evaluation mode, on the CPU and in float32 where no storage is given.
 
     dropout: overrides every dropout probability of the config; None keeps the model's own.
+    storage: how linear layers lie in memory. They become so on the device while they are read, one by one: the model is
+    never whole in float32.
     Raises `UserError` when transformers does not know the architecture or the weights do not fit it.
     """
     from transformers import AutoModel
 
     extra: dict[str, Any] = {"add_pooling_layer": False} if _has_pooler(facts) else {}
-    return _load(facts, AutoModel, dropout, extra)
+    return _load(facts, AutoModel, dropout, extra, (storage, device))
 
 
-def load_causal(facts: ModelFacts, *, dropout: float | None = None) -> PreTrainedModel:
-    """The model with its output matrix, as transformers has it: float32, on the CPU, in evaluation mode.
-
-    Otherwise as `load_backbone`.
-    """
+def load_causal(
+    facts: ModelFacts, *, dropout: float | None = None, storage: Storage | None = None, device: str = "cpu"
+) -> PreTrainedModel:
+    """The model with its output matrix, as transformers has it. Otherwise as `load_backbone`."""
     from transformers import AutoModelForCausalLM
 
-    return _load(facts, AutoModelForCausalLM, dropout, {})
+    return _load(facts, AutoModelForCausalLM, dropout, {}, (storage, device))
 
 
-def load_seq2seq(facts: ModelFacts, *, dropout: float | None = None) -> PreTrainedModel:
+def load_seq2seq(
+    facts: ModelFacts, *, dropout: float | None = None, storage: Storage | None = None, device: str = "cpu"
+) -> PreTrainedModel:
     """An encoder and a decoder with its output matrix. Otherwise as `load_backbone`."""
     from transformers import AutoModelForSeq2SeqLM
 
-    return _load(facts, AutoModelForSeq2SeqLM, dropout, {})
+    return _load(facts, AutoModelForSeq2SeqLM, dropout, {}, (storage, device))
 
 
-def _load(facts: ModelFacts, kind: Any, dropout: float | None, extra: dict[str, Any]) -> PreTrainedModel:
+def _load(
+    facts: ModelFacts, kind: Any, dropout: float | None, extra: dict[str, Any], stored: tuple[Storage | None, str]
+) -> PreTrainedModel:
+    """stored: how linear layers lie in memory, and where."""
     from transformers import AutoConfig
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()  # the load report speaks of heads that we replace on purpose
     transformers_logging.disable_progress_bar()
+    storage, device = stored
+    if storage is not None:
+        extra = {**extra, **_stored(storage, device)}
     try:
         config = AutoConfig.from_pretrained(facts.folder, trust_remote_code=False, local_files_only=True)
         if dropout is not None:
@@ -83,7 +95,18 @@ def _load(facts: ModelFacts, kind: Any, dropout: float | None, extra: dict[str, 
             where="model",
         )
     model.eval()
+    if storage is not None:
+        from reglaj.models.quantised import adopt
+
+        adopt(model)
+        mark_storage(model, storage)
     return model
+
+
+def _stored(storage: Storage, device: str) -> dict[str, Any]:
+    from reglaj.models.quantised import quantisation_config
+
+    return {"quantization_config": quantisation_config(storage), "device_map": {"": device}}
 
 
 def load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:

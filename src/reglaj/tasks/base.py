@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from reglaj.evaluation.slices import ScoreGroup
     from reglaj.models.encoding import TokenRows
     from reglaj.models.inspect import ModelFacts
+    from reglaj.models.storage import Storage
     from reglaj.objectives.base import Objective
     from reglaj.training.config import TrainConfig
     from reglaj.training.defaults import TaskDefaults
@@ -254,11 +255,11 @@ class Task(ABC):
         return None
 
     @classmethod
-    def load_model(cls, facts: ModelFacts, dropout: float | None) -> Any:
-        """The model as it was pre-trained; by default without a head."""
+    def load_model(cls, facts: ModelFacts, dropout: float | None, storage: Storage | None, device: str) -> Any:
+        """The model as it was pre-trained; by default without a head. storage: how it lies in memory on the device."""
         from reglaj.models.loading import load_backbone
 
-        return load_backbone(facts, dropout=dropout)
+        return load_backbone(facts, dropout=dropout, storage=storage, device=device)
 
     @abstractmethod
     def head(self, model: Any, facts: ModelFacts, dropout: float) -> Head:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from reglaj.evaluation.report import ReportPlan
     from reglaj.generation import GenerationConfig
     from reglaj.models.inspect import ModelFacts
+    from reglaj.models.storage import Storage
     from reglaj.models.vocabulary import VocabularyHead
     from reglaj.objectives.next_token import NextToken, SupervisedBatch
     from reglaj.tasks.chat_records import TooLong
@@ -157,10 +158,10 @@ class Chat(Task):
             )
 
     @classmethod
-    def load_model(cls, facts: ModelFacts, dropout: float | None) -> Any:
+    def load_model(cls, facts: ModelFacts, dropout: float | None, storage: Storage | None, device: str) -> Any:
         from reglaj.models.loading import load_causal
 
-        return load_causal(facts, dropout=dropout)
+        return load_causal(facts, dropout=dropout, storage=storage, device=device)
 
     def head(self, model: Any, facts: ModelFacts, dropout: float) -> VocabularyHead:
         from reglaj.models.vocabulary import VocabularyHead

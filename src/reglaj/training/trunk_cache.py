@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from reglaj.data.batching import micro_batches
 from reglaj.models.encoding import TokenRows
 from reglaj.models.heads import ScoreHead, pool
 from reglaj.models.packing import TokenBatch
+from reglaj.models.storage import storage_of
 from reglaj.models.trunk import RowStates, choose_cut, is_random_below, probe_batch
 from reglaj.training.config import TrainConfig
 from reglaj.training.engine import using_threads
@@ -289,9 +290,11 @@ def _key(cache: _Cache, rows: TokenRows, order: np.ndarray[tuple[int], np.dtype[
     for array in (rows.flat, rows.starts, order, np.array(sizes)):
         digest.update(np.ascontiguousarray(array).astype("<i8").tobytes() + b"|")
     engine = {name: value for name, value in learner.engine.facts().items() if name not in _NO_DIGITS}
+    storage = storage_of(learner.backbone)
     facts = {
         "format": FORMAT,
         "base": learner.facts.fingerprint,
+        **({"storage": asdict(storage)} if storage else {}),
         "rows": digest.hexdigest(),
         "layer": cache.source.layer,
         "pooling": cache.source.pooling,
