@@ -99,6 +99,19 @@ def test_a_layer_that_looks_further_down_is_seen() -> None:
     assert cut is None and "differ from the whole" in reason
 
 
+@pytest.mark.parametrize("is_measured", [True, False], ids=["measured", "plain"])
+def test_the_norm_above_the_last_layer_may_learn(is_measured: bool) -> None:
+    """It is outside of the layers, and runs in the upper part; the embeddings are outside too, and run in the lower."""
+    trunk = deep_trunk("llama")
+    freeze_below(trunk, 2)
+    trunk.norm.requires_grad_(True)
+    with torch.inference_mode(is_measured):
+        assert choose_cut(trunk, 2, pass_of(trunk, "padded"), VOCABULARY)[0] is not None
+        trunk.embed_tokens.requires_grad_(True)
+        cut, reason = choose_cut(trunk, 2, pass_of(trunk, "padded"), VOCABULARY)
+    assert cut is None and "something outside of the upper layers learns" in reason
+
+
 def test_models_that_cannot_be_cut_are_told_why() -> None:
     trunk = deep_trunk("bert")
     run = pass_of(trunk, "padded")

@@ -163,11 +163,12 @@ def choose_cut(trunk: nn.Module, layer: int, run: Run, vocabulary: int) -> tuple
     layers = find_layers(trunk)
     if layers is None or not 0 < layer < len(layers):
         return None, "the model's layers do not lie in one list"
-    learns = {id(p) for module in layers[layer:] for p in module.parameters()}
-    if any(p.requires_grad and id(p) not in learns for p in trunk.parameters()):
-        return None, "something outside of the upper layers learns"
+    upper = {id(p) for module in layers[layer:] for p in module.parameters()}
+    learns_outside = any(p.requires_grad and id(p) not in upper for p in trunk.parameters())
     cut, batch = TrunkCut(layers, layer), probe_batch(vocabulary, next(trunk.parameters()).device)
     try:
+        if learns_outside and _learns_below(cut, run, vocabulary):
+            return None, "something outside of the upper layers learns"
         states = cut.lower_states(batch, run)
         whole = run(batch)
         with cut.entering(TokenBatch(input_ids=batch.input_ids, lengths=batch.lengths, states=states)):
@@ -178,6 +179,12 @@ def choose_cut(trunk: nn.Module, layer: int, run: Run, vocabulary: int) -> tuple
     if not difference <= PROBE_TOLERANCE * max(whole.abs().max().item(), 1.0):
         return None, f"the layers from {layer} on with kept states differ from the whole by {difference:.1e}"
     return cut, "both parts together equal the whole"
+
+
+def _learns_below(cut: TrunkCut, run: Run, vocabulary: int) -> bool:
+    """Whether what learns outside of the upper layers reaches the states. The norm above the last layer does not."""
+    with torch.inference_mode(False), torch.enable_grad():
+        return cut.lower_states(probe_batch(vocabulary, next(cut.lower[0].parameters()).device), run).requires_grad
 
 
 def is_random_below(cut: TrunkCut, run: Run, training_run: Run, vocabulary: int) -> bool:
