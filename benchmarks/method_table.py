@@ -23,11 +23,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import machine  # noqa: E402
-from benchmarks.method_works import BANKING77, WORKS  # noqa: E402
-from benchmarks.tune_methods import applies  # noqa: E402
-from reglaj.core.files import write_text  # noqa: E402
-from reglaj.methods import METHODS  # noqa: E402
+from benchmarks import machine
+from benchmarks.method_works import BANKING77, WORKS
+from benchmarks.tune_methods import applies
+from reglaj.core.files import write_text
+from reglaj.methods import METHODS
 
 HERE = Path(__file__).parent
 Row = dict[str, Any]

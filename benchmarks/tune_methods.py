@@ -28,9 +28,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.method_works import BANKING77, WORKS  # noqa: E402
-from benchmarks.tuning_table import RATE, by_work, document, key_of, markdown  # noqa: E402
-from reglaj.methods import METHODS  # noqa: E402
+from benchmarks.method_works import BANKING77, WORKS
+from benchmarks.tuning_table import RATE, by_work, document, key_of, markdown
+from reglaj.methods import METHODS
 
 HERE = Path(__file__).parent
 FACTORS = (0.1, 1 / 3, 1.0, 3.0)

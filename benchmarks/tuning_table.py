@@ -76,7 +76,8 @@ def _row(method: str, variant: str, cells: list[Line], best: Line | None) -> str
         return f"| {method} | {variant} | {tried} | none | | |"
     rate = f"{own['settings'][rate_key(own)]:.1e}"
     mark = f"**{rate}**" if own is best else rate
-    return f"| {method} | {variant} | {tried} | {mark} | {own['epochs']}, {own['best_epoch']:.1f} | {own['train_seconds']} |"
+    epochs = f"{own['epochs']}, {own['best_epoch']:.1f}"
+    return f"| {method} | {variant} | {tried} | {mark} | {epochs} | {own['train_seconds']} |"
 
 
 def _score(line: Line) -> str:
