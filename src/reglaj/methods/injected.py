@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +33,11 @@ def peft_task(model: Any) -> str:
     return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
 
 
-def inject(config: peft.PeftConfig, model: Any, name: str) -> Any:
+def inject(config: peft.PeftConfig, model: Any, name: str, kind: Any = None) -> Any:
     """Put the layers of a PEFT config into a model, under that name. Only their parameters then want a gradient.
 
-    Those of other names keep what they had. Returns PEFT's tuner, which holds what its layers share.
+    Those of other names keep what they had. kind: PEFT's class of tuners, where it is not the one of the config.
+    Returns the tuner, which holds what its layers share.
     """
     # PEFT loads bitsandbytes where it is installed, which then warns about a 4-bit kernel that nothing here uses.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -50,7 +52,8 @@ def inject(config: peft.PeftConfig, model: Any, name: str) -> Any:
         with warnings.catch_warnings():
             # GPT-2 keeps its matrices the other way round; PEFT notices, does what is right, and says so.
             warnings.filterwarnings("ignore", message="fan_in_fan_out")
-            tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, config, adapter_name=name)  # type: ignore[arg-type]
+            kind = kind or PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+            tuner = kind(model, config, adapter_name=name)
     finally:
         model.peft_config = {**others, name: config}
     tuner.peft_config = model.peft_config
@@ -131,13 +134,21 @@ class InjectedHandle(Handle):
         # A layer of one kind around one of another is no part of its name.
         return {key.replace(".base_layer.", "."): tensor for key, tensor in state.items()}
 
+    def learnt_tensors(self) -> dict[str, Tensor]:
+        """The parameters by the names that PEFT's files give them, where layers share nothing."""
+        named = [(key, p) for group in self.parameters().values() for key, p in group]
+        return {PREFIX + _without(self.name, key).replace(".base_layer.", "."): p for key, p in named}
+
     def load(self, folder: Path) -> None:
         from safetensors.torch import load_file
 
-        found, expected = load_file(folder / WEIGHTS), self.tensors()
-        if {key: t.shape for key, t in found.items()} != {key: t.shape for key, t in expected.items()}:
+        self.take(load_file(folder / WEIGHTS), self.tensors(), folder)
+
+    def take(self, found: Mapping[str, Tensor], own: Mapping[str, Tensor], folder: Path) -> None:
+        """Copy what was found in a folder into tensors of the same names. Raises `UserError` where it does not fit."""
+        if {key: t.shape for key, t in found.items()} != {key: t.shape for key, t in own.items()}:
             raise misfit(folder)
-        for key, tensor in expected.items():
+        for key, tensor in own.items():
             tensor.data.copy_(found[key])
 
     @contextlib.contextmanager
@@ -184,6 +195,17 @@ def _as_peft_wraps(model: Any, tuner: Any) -> Any:
     wrapped.base_model = tuner
     wrapped.peft_config = model.peft_config
     return wrapped
+
+
+def _without(name: str, key: str) -> str:
+    """A parameter's name without that of its handle."""
+    return key.replace(f".{name}.", ".").removesuffix(f".{name}")
+
+
+def saved_config(folder: Path) -> dict[str, Any]:
+    """PEFT's config in a folder, as JSON values."""
+    values: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return values
 
 
 def misfit(folder: Path) -> Exception:

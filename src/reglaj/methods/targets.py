@@ -23,6 +23,8 @@ _SYNONYMS = (
     ("lin2", "down_proj", "output.dense", "fc2", "wo"),
 )
 
+_TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
+
 
 class TargetedConfig(MethodConfig):
     """A method that stands beside linear layers of the trunk."""
@@ -74,6 +76,11 @@ def chosen_modules(config: TargetedConfig, facts: ModelFacts) -> dict[str, tuple
         and (layers is None or layer_number(module) in layers)
         and (targets or layer_number(module) is not None)
     }
+
+
+def in_and_out(shape: tuple[int, int], facts: ModelFacts) -> tuple[int, int]:
+    """How long a matrix's input and output are. The first GPTs keep (in, out), everyone else (out, in)."""
+    return shape if facts.model_type in _TRANSPOSED else (shape[1], shape[0])
 
 
 def lowest_layer(modules: Collection[str], facts: ModelFacts) -> int:
