@@ -42,6 +42,12 @@ def report_of(path: Path, plan: Recipe, data: VisibleData, fitted: Fitted, resul
     }
 
 
+def learnt_of(learner: Learner, tokenizer: Any) -> dict[str, Any]:
+    """What report.json shows of what was learnt: `learnt`, where the method has something that can be looked at."""
+    learnt = learner.handle.learnt(tokenizer)
+    return {"learnt": learnt} if learnt else {}
+
+
 def extras_of(plan: Recipe, facts: ModelFacts, fitted: Fitted, result: EvaluationResult) -> dict[str, Any]:
     """What only the page shows."""
     licences = [{"name": plan.model, "licence": facts.licence, "source": facts.source}]

@@ -35,7 +35,7 @@ from reglaj.pipelines.check import model_problems
 from reglaj.pipelines.data import read_data, refuse_missing_data, with_context
 from reglaj.pipelines.judging import judged, refuse_unknown_groups
 from reglaj.pipelines.recipe import Recipe, load_recipe
-from reglaj.pipelines.results import cost_of, extras_of, manifest_facts, report_of
+from reglaj.pipelines.results import cost_of, extras_of, learnt_of, manifest_facts, report_of
 from reglaj.tasks import TASKS
 from reglaj.training.parallel import Ranks, check_batch_size, joined
 
@@ -278,6 +278,7 @@ def _execute(path: Path, job: _Job, begun: Mapping[str, Any], console: Console, 
     report = {
         **report_of(path, plan, data.visible, fitted, result),
         **judged(job.task, evaluation, result, console),
+        **learnt_of(learner, assembled.tokenizer),
         "cost": cost_of(path, learner, fitted) | {name: round(value, 3) for name, value in seconds.items()},
         "test_openings": openings,
         "weights_sha256": digest,

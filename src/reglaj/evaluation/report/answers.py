@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reglaj.evaluation.report.exchanges import generated_figures, side_by_side, trained_on
+from reglaj.evaluation.report.learnt import learnt
 from reglaj.evaluation.report.ledger import where_rows_went
 from reglaj.evaluation.report.plan import Block, Document, Figure, ReportPlan
 from reglaj.evaluation.report.sections import (
@@ -214,6 +215,7 @@ ANSWERS = ReportPlan(
         generated,
         trained_on,
         learning_curve,
+        learnt,
         where_rows_went,
         limits,
         cost,

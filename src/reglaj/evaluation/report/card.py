@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from reglaj.evaluation.report.learnt import learnt_sentences
 from reglaj.evaluation.report.plan import Document, Figure
 from reglaj.evaluation.report.sections import baseline_title, limit_sentences
 from reglaj.evaluation.report.slices import sentences_for_card
@@ -54,6 +55,7 @@ def render_card(document: Document) -> str:
         _intended_use(document),
         _figures(document),
         _data(document),
+        _learnt(document),
         _limits(document),
         _how_to_use(document),
         _provenance(document),
@@ -161,6 +163,19 @@ def _data(document: Document) -> str:
     dropped = sorted(data.get("dropped", {}).items(), key=lambda item: -item[1])
     lines += [_row([f"dropped: {_plain(reason).replace('_', ' ')}", count(n)]) for reason, n in dropped if n]
     lines.append(_row(["**read**", f"**{count(data['read'])}**"]))
+    return "\n".join(lines)
+
+
+def _learnt(document: Document) -> str:
+    if not (told := learnt_sentences(document)):
+        return ""
+    lines = ["## What was learnt", "", _plain(" ".join(told))]
+    tokens = document.report["learnt"].get("virtual_tokens") or []
+    if tokens:
+        lines += ["", _row(["", "nearest words", "cosine of the first", "norm"]), _row(["---:", "---", "---:", "---:"])]
+    for place, token in enumerate(tokens, start=1):
+        words = ", ".join(f"“{_plain(word['text'])}”" for word in token["words"][:3])
+        lines.append(_row([count(place), words, number(token["words"][0]["cosine"], 2), number(token["norm"], 2)]))
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from reglaj.evaluation.report.calibration import abstention, calibration, thresholds
 from reglaj.evaluation.report.imbalance import imbalance_told, is_imbalanced, what_to_do
+from reglaj.evaluation.report.learnt import learnt
 from reglaj.evaluation.report.ledger import where_rows_went
 from reglaj.evaluation.report.markup import exact, figure, folded, joined, table, tag
 from reglaj.evaluation.report.plan import Block, Document, Figure, ReportPlan
@@ -257,6 +258,7 @@ CLASSIFICATION = ReportPlan(
         abstention,
         where_rows_went,
         learning_curve,
+        learnt,
         limits,
         cost,
         provenance,

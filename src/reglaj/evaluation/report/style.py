@@ -87,6 +87,8 @@ tr.sum > *, tr.ours > * { font-weight: 650; }
 .swatch { display: inline-block; width: .72em; height: .72em; border-radius: 2px; margin-right: .55em;
   background: var(--rule); }
 .quoted { max-width: 30rem; min-width: 15rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+.near { min-width: 12rem; }
+.near code { white-space: nowrap; margin-right: 6px; }
 .whole { white-space: nowrap; }
 .quiet { color: var(--soft); font-size: .85em; }
 code, pre { font-family: var(--mono); font-size: .84rem; }
