@@ -97,6 +97,11 @@ class Handle(ABC):
         """What stands before every text while this handle is on, made anew for each pass; None where nothing does."""
         return None
 
+    def current_virtual(self) -> VirtualTokens | None:
+        """What stands before every text of the model as it is: `virtual` of the handle that is on."""
+        on = next((other for other in _roster(self.model).values() if other.is_on), None)
+        return on.virtual() if on is not None else None
+
     def begin(self, total_steps: int) -> None:
         """Called once before the first step of a training, and again where a training goes on."""
         return None

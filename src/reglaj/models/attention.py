@@ -1,6 +1,7 @@
 """Attention of packed texts: each text sees itself and no other.
 
-Legend: B texts, T tokens of all of them, L tokens of the longest, N query heads, G key-value heads, H head width.
+Legend: B texts, T tokens of all of them, L tokens of the longest, N query heads, G key-value heads, H head width,
+P learnt positions before each text.
 
 Only attention has to know where a text ends; all else sees T tokens in one row. Three ways to the same numbers:
 
@@ -9,6 +10,9 @@ Only attention has to know where a text ends; all else sees T tokens in one row.
 - `grid`: texts are laid out as (B, L) and masked inside attention alone. For very short texts, where a call costs more
   than what it computes.
 - `varlen`: torch's variable-length kernel, one call for all texts. Only on CUDA, in half precision, without dropout.
+
+Learnt keys and values (`prefixed.py`) are laid before those of each text, in one copy; then a text has P keys more than
+queries, the last of which belong together.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from reglaj.models.prefixed import Prefix
 
 Kernel = Literal["per-text", "grid", "varlen"]
 Attention = Literal["per-text", "grid", "varlen", "by-length"]
@@ -93,6 +99,33 @@ class _ToPacked(torch.autograd.Function):
         return grid.masked_fill_(~layout.mask.view(-1, 1), 0), None
 
 
+class _BeforeEach(torch.autograd.Function):
+    """(T, ...) and (P, ...) to (B*P + T, ...). Backward sums once: autograd's own would add text by text."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, learnt: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        ctx.sizes = [size for length in lengths for size in (len(learnt), length)]
+        return torch.cat([piece for text in rows.split(lengths) for piece in (learnt, text)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        pieces = gradients[0].split(ctx.sizes)
+        rows = torch.cat(pieces[1::2]) if ctx.needs_input_grad[0] else None
+        learnt = torch.stack(pieces[::2]).sum(0) if ctx.needs_input_grad[1] else None
+        return rows, learnt, None
+
+
+def before_each(rows: Tensor, learnt: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """What is learnt, (P, ...), before each text of `rows`, (T, ...): (B*P + T, ...)."""
+    laid: Tensor = _BeforeEach.apply(rows, learnt, lengths)
+    return laid
+
+
+def after_each(rows: Tensor, count: int, lengths: tuple[int, ...]) -> Tensor:
+    """The texts alone, (T, ...), of what `before_each` made. count: P."""
+    return torch.cat(rows.split([size for length in lengths for size in (count, length)])[1::2])
+
+
 def to_packed(grid: Tensor, layout: PadLayout) -> Tensor:
     """(B*L, D) to (T, D): the padding is left out."""
     packed: Tensor = _ToPacked.apply(grid, layout)
@@ -102,15 +135,24 @@ def to_packed(grid: Tensor, layout: PadLayout) -> Tensor:
 class Texts:
     """Where texts end in a packed pass: made once a micro-batch, used in every layer. It travels as a keyword.
 
-    lengths: tokens of each text. is_causal: whether a token sees only those before it.
+    lengths: tokens of each text. is_causal: whether a token sees only those before it. prefix: what is learnt before
+    each text, in every layer.
     """
 
     def __init__(
-        self, lengths: tuple[int, ...], device: torch.device, *, is_causal: bool, attention: Attention = "by-length"
+        self,
+        lengths: tuple[int, ...],
+        device: torch.device,
+        *,
+        is_causal: bool,
+        attention: Attention = "by-length",
+        prefix: Prefix | None = None,
     ) -> None:
         self.lengths = lengths
         self.device = device
         self.is_causal = is_causal
+        self.prefix = prefix
+        self._bands: dict[int | None, Tensor] = {}
         self.kernel: Kernel = self.by_length if attention == "by-length" else attention
 
     @property
@@ -132,6 +174,38 @@ class Texts:
     def longest(self) -> int:
         return max(self.lengths)
 
+    @cached_property
+    def keys(self) -> Texts:
+        """The same texts as keys see them: longer by the learnt positions."""
+        if self.prefix is None:
+            return self
+        lengths = tuple(self.prefix.count + length for length in self.lengths)
+        return Texts(lengths, self.device, is_causal=self.is_causal)
+
+    def with_prefix(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (1, G, T, H) with what the layer learnt before each text: (1, G, B*P + T, H) both."""
+        if self.prefix is None:
+            return key, value
+        pair = self.prefix.of(module, value)
+        if pair is None:
+            raise NotImplementedError("one of its layers has no learnt keys")
+        laid = [
+            before_each(states[0].transpose(0, 1), learnt.transpose(0, 1), self.lengths).transpose(0, 1)[None]
+            for states, learnt in zip((key, value), pair, strict=True)
+        ]
+        return laid[0], laid[1]
+
+    def mask(self, length: int, window: int | None) -> dict[str, Any]:
+        """Everything, the tokens before, or a band where the layer sees only the last `window` tokens."""
+        behind = self.keys.longest - self.longest
+        if not self.is_causal or (not behind and (window is None or length <= window)):
+            return {"is_causal": self.is_causal}
+        if window not in self._bands:
+            places = torch.arange(self.keys.longest, device=self.device)
+            distance = places[behind:, None] - places
+            self._bands[window] = (distance >= 0) & (distance < (window or self.keys.longest))
+        return {"attn_mask": self._bands[window][:length, : behind + length]}
+
 
 def packed_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
@@ -152,6 +226,7 @@ def packed_attention(
         raise NotImplementedError("its attention takes a window that looks both ways")
     # Under autocast rotated queries and keys are float32 and values are not.
     query, key = query.to(value.dtype), key.to(value.dtype)
+    key, value = texts.with_prefix(module, key, value)
     if texts.kernel == "varlen" and not dropout and _has_varlen(value):
         return _varlen(query, key, value, texts, scale, window), None
     kernel = texts.by_length if texts.kernel == "varlen" else texts.kernel
@@ -159,44 +234,39 @@ def packed_attention(
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     if kernel == "grid" and not texts.is_causal:
-        return _grid(query, key, value, texts.grid, {"dropout_p": dropout, "scale": scale}), None
+        return _grid(query, key, value, texts, {"dropout_p": dropout, "scale": scale}), None
     return _per_text(query, key, value, texts, {"dropout_p": dropout, "scale": scale}, window), None
 
 
 def _per_text(
     query: Tensor, key: Tensor, value: Tensor, texts: Texts, settings: dict[str, Any], window: int | None
 ) -> Tensor:
-    lengths = texts.lengths
+    pieces = query.split(texts.lengths, 2), key.split(texts.keys.lengths, 2), value.split(texts.keys.lengths, 2)
     attended = [
-        nn.functional.scaled_dot_product_attention(q, k, v, **_mask(q, texts, window), **settings)
-        for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+        nn.functional.scaled_dot_product_attention(q, k, v, **texts.mask(q.shape[2], window), **settings)
+        for q, k, v in zip(*pieces, strict=True)
     ]
     return torch.cat(attended, dim=2).transpose(1, 2)
 
 
-def _mask(query: Tensor, texts: Texts, window: int | None) -> dict[str, Any]:
-    """Everything, the tokens before, or a band where the layer sees only the last `window` tokens."""
-    length = query.shape[2]
-    if not texts.is_causal or window is None or length <= window:
-        return {"is_causal": texts.is_causal}
-    place = torch.arange(length, device=query.device)
-    distance = place[:, None] - place[None, :]
-    return {"attn_mask": (distance >= 0) & (distance < window)}
-
-
-def _grid(query: Tensor, key: Tensor, value: Tensor, layout: PadLayout, settings: dict[str, Any]) -> Tensor:
+def _grid(query: Tensor, key: Tensor, value: Tensor, texts: Texts, settings: dict[str, Any]) -> Tensor:
     _, heads, tokens, width = query.shape
-    batch, longest = layout.mask.shape
 
-    def to_grid(states: Tensor) -> Tensor:
-        rows = states[0].transpose(0, 1).reshape(tokens, heads * width)
-        return _ToGrid.apply(rows, layout).view(batch, longest, heads, width).transpose(1, 2)
+    def to_grid(states: Tensor, layout: PadLayout) -> Tensor:
+        rows = states.transpose(1, 2).reshape(-1, heads * width)
+        grid: Tensor = _ToGrid.apply(rows, layout)
+        return grid.view(*layout.mask.shape, heads, width).transpose(1, 2)
 
+    keys = texts.keys.grid
     attended = nn.functional.scaled_dot_product_attention(
-        to_grid(query), to_grid(key), to_grid(value), attn_mask=layout.mask[:, None, None, :], **settings
+        to_grid(query, texts.grid),
+        to_grid(key, keys),
+        to_grid(value, keys),
+        attn_mask=keys.mask[:, None, None, :],
+        **settings,
     )
-    grid = attended.transpose(1, 2).reshape(batch * longest, heads * width)
-    return to_packed(grid, layout).view(1, tokens, heads, width)
+    grid = attended.transpose(1, 2).reshape(-1, heads * width)
+    return to_packed(grid, texts.grid).view(1, tokens, heads, width)
 
 
 def _has_varlen(value: Tensor) -> bool:
@@ -225,9 +295,9 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, texts: Texts, scale: floa
         key,
         value,
         texts.starts,
-        texts.starts,
+        texts.keys.starts,
         texts.longest,
-        texts.longest,
+        texts.keys.longest,
         scale=scale,
         # Of transformers' window the token itself is one, of the kernel's it is not.
         window_size=((window or 0) - 1, 0) if texts.is_causal else (-1, -1),

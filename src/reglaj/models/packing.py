@@ -1,6 +1,6 @@
 """Texts of unequal length in one forward pass without padding.
 
-Legend: B texts, T tokens of all texts together, L tokens of the longest, D width.
+Legend: B texts, T tokens of all texts together, L tokens of the longest, D width, P virtual tokens before each text.
 
 Linear layers see the T real tokens as one row; only attention has to know where a text ends (`attention.py`). An
 architecture that does not attend through transformers' interface gets a block mask, and one for which no packed pass
@@ -25,10 +25,14 @@ from reglaj.models.attention import (
     Attention,
     PadLayout,
     Texts,
+    after_each,
+    before_each,
     on_device,
     register_attention,
     to_packed,
 )
+from reglaj.models.prefixed import OVER, Prefix
+from reglaj.models.virtual import VirtualTokens
 
 Layout = Literal["packed", "packed-causal", "packed-masked", "packed-masked-causal", "padded", "alone"]
 """`alone` is one text at a time, for what stands beside a text would change it."""
@@ -69,12 +73,16 @@ class TokenBatch:
     @cached_property
     def positions(self) -> Tensor:
         """(T,) long: they start anew with each text."""
-        return on_device(np.concatenate([np.arange(length) for length in self.lengths]), self.input_ids.device)
+        return _positions(self.lengths, self.input_ids.device)
 
     @cached_property
     def grid(self) -> PadLayout:
         """The texts laid out as (B, L)."""
         return PadLayout.of(self.lengths, self.input_ids.device)
+
+
+def _positions(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    return on_device(np.concatenate([np.arange(length) for length in lengths]), device)
 
 
 def hidden_states(
@@ -83,25 +91,66 @@ def hidden_states(
     layout: Layout,
     position_offset: int = 0,
     attention: Attention = "by-length",
+    virtual: VirtualTokens | None = None,
 ) -> Tensor:
-    """The last hidden state of every token: (T, D), texts one after the other."""
-    extra: dict[str, Any] = {"use_cache": False} if getattr(model.config, "use_cache", None) is not None else {}
+    """The last hidden state of every token: (T, D), texts one after the other.
+
+    virtual: what stands before each text. It has no states of its own here, and positions of a text start after it.
+    """
     if layout in ("padded", "alone"):
-        grid = batch.input_ids.index_select(0, batch.grid.to_grid).view(batch.grid.mask.shape)
-        output = model(input_ids=grid.masked_fill(~batch.grid.mask, 0), attention_mask=batch.grid.mask.long(), **extra)
-        states: Tensor = output.last_hidden_state
-        return to_packed(states.reshape(-1, states.shape[-1]), batch.grid)
-    ids, positions = batch.input_ids[None], batch.positions[None] + position_offset
+        return _padded_states(model, batch, position_offset, virtual)
+    lengths, positions = batch.lengths, batch.positions + position_offset
+    given: dict[str, Any] = {"input_ids": batch.input_ids[None]}
+    embeddings = virtual.embeddings if virtual else None
+    if embeddings is not None:
+        lengths = tuple(len(embeddings) + length for length in lengths)
+        positions = _positions(lengths, batch.input_ids.device) + position_offset
+        own = _embedded(model, batch.input_ids)
+        given = {"inputs_embeds": before_each(own, embeddings.to(own.dtype), batch.lengths)[None]}
+    prefix = Prefix(virtual) if virtual and virtual.keys_values else None
+    given["position_ids"] = positions[None] + (prefix.count if prefix else 0)
     is_causal = layout.endswith("causal")
     if layout.startswith("packed-masked"):
-        mask = block_mask(batch.lengths, batch.input_ids.device, is_causal=is_causal)
-        output = model(input_ids=ids, position_ids=positions, attention_mask=_as_taken(mask, model), **extra)
+        mask = block_mask(lengths, batch.input_ids.device, is_causal=is_causal)
+        output = model(**given, attention_mask=_as_taken(mask, model), **_plain(model), **_keyword(prefix))
     else:
-        texts = Texts(batch.lengths, batch.input_ids.device, is_causal=is_causal, attention=attention)
+        texts = Texts(lengths, batch.input_ids.device, is_causal=is_causal, attention=attention, prefix=prefix)
         with _Attention(model):
-            output = model(input_ids=ids, position_ids=positions, texts=texts, **(extra if is_causal else {}))
+            output = model(**given, texts=texts, **(_plain(model) if is_causal else {}))
     packed: Tensor = output.last_hidden_state[0]
-    return packed
+    return packed if embeddings is None else after_each(packed, len(embeddings), batch.lengths)
+
+
+def _padded_states(model: nn.Module, batch: TokenBatch, position_offset: int, virtual: VirtualTokens | None) -> Tensor:
+    mask = batch.grid.mask
+    ids = batch.input_ids.index_select(0, batch.grid.to_grid).view(mask.shape).masked_fill(~mask, 0)
+    given: dict[str, Any] = {"input_ids": ids}
+    embeddings = virtual.embeddings if virtual else None
+    prefix = Prefix(virtual) if virtual and virtual.keys_values else None
+    if embeddings is not None:
+        own = _embedded(model, ids)
+        given = {"inputs_embeds": torch.cat((embeddings.to(own.dtype).expand(len(ids), -1, -1), own), dim=1)}
+        mask = torch.cat((mask.new_ones(len(mask), len(embeddings)), mask), dim=1)
+    if prefix is not None:
+        places = torch.arange(ids.shape[1], device=ids.device)
+        given["position_ids"] = (places + position_offset + prefix.count)[None]
+    output = model(**given, attention_mask=mask.long(), **_plain(model), **_keyword(prefix))
+    states: Tensor = output.last_hidden_state[:, 0 if embeddings is None else len(embeddings) :]
+    return to_packed(states.reshape(-1, states.shape[-1]), batch.grid)
+
+
+def _embedded(model: Any, input_ids: Tensor) -> Tensor:
+    """The tokens as the model looks them up, scaled where its embedding scales."""
+    embedded: Tensor = model.get_input_embeddings()(input_ids)
+    return embedded
+
+
+def _plain(model: Any) -> dict[str, Any]:
+    return {"use_cache": False} if getattr(model.config, "use_cache", None) is not None else {}
+
+
+def _keyword(prefix: Prefix | None) -> dict[str, Any]:
+    return {} if prefix is None else {"prefix": prefix}
 
 
 def block_mask(lengths: tuple[int, ...], device: torch.device, *, is_causal: bool) -> Tensor:
@@ -115,7 +164,7 @@ def block_mask(lengths: tuple[int, ...], device: torch.device, *, is_causal: boo
 
 def _as_taken(mask: Tensor, model: Any) -> Tensor:
     """The mask as the model's attention takes it: bool, or added to the scores."""
-    if model.config._attn_implementation == "sdpa":
+    if model.config._attn_implementation in ("sdpa", *OVER.values()):
         return mask
     dtype = next(model.parameters()).dtype
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
@@ -176,12 +225,15 @@ def _unpacked(model: nn.Module, vocabulary: int, reason: str) -> tuple[Layout, s
     return ("padded", reason) if problem is None else ("alone", f"{reason}; {problem}")
 
 
-def varlen_problem(model: nn.Module, layout: Layout, position_offset: int, vocabulary: int) -> str | None:
+def varlen_problem(
+    model: nn.Module, layout: Layout, position_offset: int, vocabulary: int, virtual: VirtualTokens | None = None
+) -> str | None:
     """None where CUDA's variable-length kernel gives what texts alone give, else what is wrong.
 
     To be called in the precision of training, in which a pass differs by its own rounding.
     """
-    return _difference(model, layout, position_offset, vocabulary, attention="varlen", tolerance=HALF_TOLERANCE)
+    settings: dict[str, Any] = {"attention": "varlen", "virtual": virtual}
+    return _difference(model, layout, position_offset, vocabulary, tolerance=HALF_TOLERANCE, **settings)
 
 
 def _difference(
@@ -192,6 +244,7 @@ def _difference(
     *,
     attention: Attention = "by-length",
     tolerance: float = PROBE_TOLERANCE,
+    virtual: VirtualTokens | None = None,
 ) -> str | None:
     """None where a pass of several texts equals each alone, else what is wrong."""
     way = layout.partition("-")[0]
@@ -203,8 +256,9 @@ def _difference(
     model.eval()
     try:
         with torch.no_grad():
-            alone = torch.cat([hidden_states(model, TokenBatch.of([row], device), "padded") for row in rows])
-            together = hidden_states(model, TokenBatch.of(rows, device), layout, position_offset, attention)
+            each = [TokenBatch.of([row], device) for row in rows]
+            alone = torch.cat([hidden_states(model, one, "padded", position_offset, virtual=virtual) for one in each])
+            together = hidden_states(model, TokenBatch.of(rows, device), layout, position_offset, attention, virtual)
     except Exception as error:
         return f"it cannot be {way}: {(str(error) or type(error).__name__).splitlines()[0]}"
     finally:

@@ -55,7 +55,8 @@ class Feeding(Generic[B]):
     def again(self) -> list[B]:
         """The same rows in micro-batches of half the size, from here on. Raises `EnvironmentFault` for a single row."""
         lengths, engine = self._plan.lengths, self._learner.engine
-        budget = smaller_budget(self._groups, lengths.tolist(), is_padded=engine.is_padded)
+        costs = self._learner.costs(lengths).tolist()
+        budget = smaller_budget(self._groups, costs, is_padded=engine.is_padded)
         if budget is None:
             longest = max(int(lengths[row]) for group in self._groups for row in group)
             raise nothing_smaller(longest, where=f"step {self._number}")
@@ -87,7 +88,8 @@ class Feeding(Generic[B]):
         # Long and short rows in turn, so that processes have about the same work.
         rows = sorted(self._plan.rows(number), key=lambda row: (-int(lengths[row]), row))
         mine = self._learner.ranks.share(rows)
-        return micro_batches(mine, lengths, engine.micro_batch_tokens, is_padded=engine.is_padded)
+        costs = self._learner.costs(lengths)
+        return micro_batches(mine, costs, engine.micro_batch_tokens, is_padded=engine.is_padded)
 
     def _made(self, groups: list[list[int]]) -> list[B]:
         return [self._load(group) for group in groups]

@@ -75,7 +75,10 @@ class Learner:
             trunk = self.backbone.base_model
             with self.cut.entering(tokens) if self.cut and tokens.states is not None else contextlib.nullcontext():
                 engine = self.engine
-                return hidden_states(trunk, tokens, engine.layout, self.facts.position_offset, engine.attention)
+                virtual = self.handle.current_virtual()
+                return hidden_states(
+                    trunk, tokens, engine.layout, self.facts.position_offset, engine.attention, virtual
+                )
 
     def outputs(self, tokens: TokenBatch) -> Tensor:
         """Scores of each text: (B, C)."""
@@ -182,7 +185,12 @@ class Learner:
     def groups(self, lengths: NDArray[np.int64]) -> list[list[int]]:
         """Rows in batches for a pass without gradients, longest first."""
         budget = self.engine.micro_batch_tokens * EVALUATION_FACTOR
-        return micro_batches(range(len(lengths)), lengths, budget, is_padded=self.engine.is_padded)
+        return micro_batches(range(len(lengths)), self.costs(lengths), budget, is_padded=self.engine.is_padded)
+
+    def costs(self, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of each row in a pass: its own, and the virtual ones before it."""
+        taken = self.handle.capabilities.virtual_tokens
+        return lengths + taken if taken else lengths
 
     def each_group(self, lengths: NDArray[np.int64], work: Callable[[list[int]], None], advance: Advance) -> None:
         """`work` on this process's share of the groups. One that does not fit into memory is cut in two.
