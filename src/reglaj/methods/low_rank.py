@@ -7,8 +7,10 @@ alpha / sqrt(R) where it is rank-stabilised (Kalajdzievski 2023, arXiv:2312.0373
 from __future__ import annotations
 
 import contextlib
+import copy
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -28,6 +30,8 @@ from reglaj.methods.targets import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
     from reglaj.models.inspect import ModelFacts
@@ -128,8 +132,19 @@ def default_rate(facts: ModelFacts) -> float:
     return next(rate for limit, rate in RATES if facts.parameters <= limit)
 
 
-def attach_low_rank(config: LowRankConfig, model: Any, facts: ModelFacts, name: str, **options: Any) -> LowRankHandle:
-    """Put PEFT's layers into the model, fused ones where all are plain or quantised. options: more of PEFT's config."""
+def attach_low_rank(
+    config: LowRankConfig,
+    model: Any,
+    facts: ModelFacts,
+    name: str,
+    *,
+    kind: Callable[..., LowRankHandle] | None = None,
+    **options: Any,
+) -> LowRankHandle:
+    """Put PEFT's layers into the model, fused ones where all are plain or quantised.
+
+    kind: of handle, if not the plain one. options: more of PEFT's config.
+    """
     import peft
 
     chosen = chosen_modules(config, facts)
@@ -151,7 +166,8 @@ def attach_low_rank(config: LowRankConfig, model: Any, facts: ModelFacts, name: 
         peft_config._register_custom_module(kinds)
     inject(peft_config, model, name)
     lowest = lowest_layer(chosen, facts)
-    handle = LowRankHandle(model, name, Capabilities(linear_deltas=True, lowest_trained_layer=lowest))
+    capabilities = Capabilities(linear_deltas=True, lowest_trained_layer=lowest)
+    handle = (kind or LowRankHandle)(model, name, capabilities)
     handle.b_rate_factor = config.b_rate_factor
     return handle
 
@@ -207,9 +223,27 @@ class LowRankHandle(InjectedHandle):
         if not self._is_merged:  # PEFT would take the update out again
             super().switch(is_on)
 
-    def load(self, folder: Any) -> None:
+    def save(self, folder: Path) -> None:
+        configs, own = self.model.peft_config, self.config
+        configs[self.name] = self.config_as_saved()
+        try:
+            super().save(folder)
+        finally:
+            configs[self.name] = own
+
+    def config_as_saved(self) -> Any:
+        """PEFT's config for the file, with the scale of the update as a plain alpha / rank where one says it for all.
+
+        llama.cpp knows no other, and would scale a rank-stabilised update wrongly.
+        """
+        config = copy.copy(self.config)
+        if config.use_rslora and not config.rank_pattern:
+            config.lora_alpha, config.use_rslora = config.lora_alpha * math.sqrt(config.r), False
+        return config
+
+    def load(self, folder: Path) -> None:
         super().load(folder)
-        self._forget_norms()
+        self.forget_copies()
 
     @property
     def _is_ours(self) -> bool:
@@ -277,13 +311,10 @@ class LowRankHandle(InjectedHandle):
         return fuse(self.model, self.name, is_on=is_on, keeps_copies=keeps_copies)
 
     def forget_copies(self) -> None:
-        """Give back what frozen weights take in half precision; a forward pass makes it again."""
-        for layer in self.layers():
-            layer._copy = None
-
-    def _forget_norms(self) -> None:
+        """Give back what is kept from pass to pass: frozen weights in half precision, norms of updated ones."""
         for layer in self.layers():
             if hasattr(layer, "norms"):
+                layer._copy = None
                 layer.norms.forget()
 
 

@@ -70,35 +70,47 @@ class WeightNorms:
     """The norms of the rows of W + s B A, kept while nothing of it changes."""
 
     def __init__(self) -> None:
-        self._of_base: tuple[Any, Tensor] | None = None
-        self._of_update: tuple[Any, Tensor] | None = None
+        self._of_base: tuple[Seen, Tensor] | None = None
+        self._of_update: tuple[Seen, Tensor] | None = None
 
     def of(self, exact: Callable[[], Tensor], place: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
         """(O,) float32, without gradient.
 
         exact: W (O, I) in float32; asked only when something has changed. place: where W lies.
         """
-        stamp = (*_stamp(place), *_stamp(down), *_stamp(up), scale)
-        if self._of_update is not None and self._of_update[0] == stamp:
+        if self._of_update is not None and self._of_update[0].are(place, down, up):
             return self._of_update[1]
         # Evaluations run in inference mode, whose tensors no backward pass could use afterwards.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(down.device.type, enabled=False):
             norms = self._make(exact(), place, down.detach().float(), up.detach().float(), scale)
-        self._of_update = stamp, norms
+        self._of_update = Seen(place, down, up), norms
         return norms
 
     def forget(self) -> None:
-        """After a change that leaves no trace in a tensor's version."""
+        """After a change that leaves no trace in a tensor's version, or to give the memory back."""
         self._of_base = self._of_update = None
 
     def _make(self, weight: Tensor, place: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-        if self._of_base is None or self._of_base[0] != _stamp(place):
-            self._of_base = _stamp(place), torch.linalg.vector_norm(weight, dim=1)
+        if self._of_base is None or not self._of_base[0].are(place):
+            self._of_base = Seen(place), torch.linalg.vector_norm(weight, dim=1)
         own = self._of_base[1]
         crossed = ((weight @ down.T) * up).sum(1)
         squares = ((up @ (down @ down.T)) * up).sum(1)
         return (own * own + 2 * scale * crossed + scale * scale * squares).clamp_min(0).sqrt()
 
 
-def _stamp(tensor: Tensor) -> tuple[Any, ...]:
-    return id(tensor), tensor.data_ptr(), tensor._version
+class Seen:
+    """Tensors as they were when something was made of them."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self._tensors, self._places = tensors, [_place(tensor) for tensor in tensors]
+
+    def are(self, *tensors: Tensor) -> bool:
+        """Whether these are the same ones, unchanged. What is written through `.data` leaves no trace."""
+        return all(now is then for now, then in zip(tensors, self._tensors, strict=True)) and self._places == [
+            _place(tensor) for tensor in tensors
+        ]
+
+
+def _place(tensor: Tensor) -> tuple[int, int]:
+    return tensor.data_ptr(), tensor._version

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from reglaj.models.fused_dora import WeightNorms, magnitude_product
+from reglaj.models.pissa import PrincipalVariant, difference_factors
 
 Weight = Tensor | Callable[[], Tensor]
 """A frozen weight (O, I), or what makes it anew each time it is used."""
@@ -106,7 +107,22 @@ class FusedLinear(Linear):
 
     def update_factors(self, name: str) -> tuple[Tensor, Tensor]:
         """A (R, I) and B (O, R), whose product times the scale is what is added to the weight."""
-        return self.lora_A[name].weight, self.lora_B[name].weight
+        now = self.lora_A[name].weight, self.lora_B[name].weight
+        first = self.first_factors(name)
+        return now if first is None else difference_factors(first, now)
+
+    def first_factors(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """What A and B were at the start, where that part of the weight is taken out of the base (PiSSA)."""
+        down, up = (self._buffers.get(f"first_{factor}_{name}") for factor in ("A", "B"))
+        return None if down is None or up is None else (down, up)
+
+    def begin_with(self, name: str, down: Tensor, up: Tensor) -> None:
+        """Let A and B begin so, and let the model be the base with that."""
+        for factor, value in (("A", down), ("B", up)):
+            parameter: Tensor = getattr(self, f"lora_{factor}")[name].weight
+            parameter.data.copy_(value)
+            self.register_buffer(f"first_{factor}_{name}", parameter.detach().clone(), persistent=False)
+        self.lora_variant[name] = PrincipalVariant()
 
     def updated_weight(self, name: str) -> Tensor:
         """The weight with the update inside, (O, I) in float32 (PEFT would round the update to the adapter's type)."""
