@@ -60,7 +60,7 @@ def check(
     if facts:
         findings.add(model_problems(parts.task, parts.method, parts.train, facts))
     if parts.data and parts.task:
-        check_contents(parts.data, parts.task, seen, findings)
+        check_contents(parts.data, parts.task, seen, findings, facts)
     findings.attempt(lambda: _check_writable(Path(runs)))
     findings.raise_all()
     assert whole and facts

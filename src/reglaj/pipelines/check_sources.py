@@ -18,10 +18,12 @@ from reglaj.data.formats import opening
 from reglaj.data.layouts import Chosen, choose_layout
 from reglaj.pipelines.findings import Findings
 from reglaj.pipelines.forecast import Amount
+from reglaj.pipelines.lineage import changed_labels
 
 if TYPE_CHECKING:
     from reglaj.data.reading import Preview
     from reglaj.evaluation.config import EvaluateConfig
+    from reglaj.models.inspect import ModelFacts
     from reglaj.tasks.base import Task
 
 _STARTER = "starter:"
@@ -159,8 +161,10 @@ def columns_beside(data: DataConfig, evaluate: EvaluateConfig | None, seen: list
     return missing_columns(wanted, columns, "the data" if len(seen) > 1 else seen[0].config.path)
 
 
-def check_contents(data: DataConfig, task: type[Task], seen: list[Seen], findings: Findings) -> None:
-    """What the samples tell about the records.
+def check_contents(
+    data: DataConfig, task: type[Task], seen: list[Seen], findings: Findings, facts: ModelFacts | None = None
+) -> None:
+    """What the samples tell about the records, and about the labels of the run that `facts` may be the model of.
 
     Of texts and labels a file that was only begun proves nothing; conversations none of which can be used are enough.
     """
@@ -185,6 +189,7 @@ def check_contents(data: DataConfig, task: type[Task], seen: list[Seen], finding
         findings.add([_no_content(rows, listing(roles.names))])
     elif roles.target:
         findings.add(_class_problems(data, kept, roles.target, findings.notes))
+        findings.add(changed_labels(task, _learnable(data, kept), facts))
 
 
 def _no_content(rows: int, roles: str) -> Problem:
@@ -207,6 +212,12 @@ def _nothing_usable(records: list[Records]) -> Problem:
         why=f"{_counted(dropped)}{first}",
         remedy="check the mapping under data.sources[].columns, or mend the records",
     )
+
+
+def _learnable(data: DataConfig, kept: Mapping[str, set[tuple[str, ...]]]) -> list[str]:
+    """Labels that are wanted, with enough texts."""
+    wanted = {label: len(rows) for label, rows in kept.items() if label not in data.exclude_labels}
+    return [label for label, count in wanted.items() if count >= data.min_label_rows]
 
 
 def _class_problems(

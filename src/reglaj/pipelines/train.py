@@ -34,6 +34,7 @@ from reglaj.pipelines.changes import what_changed
 from reglaj.pipelines.check import model_problems
 from reglaj.pipelines.data import read_data, refuse_missing_data, with_context
 from reglaj.pipelines.judging import judged, refuse_unknown_groups
+from reglaj.pipelines.lineage import changed_labels
 from reglaj.pipelines.recipe import Recipe, load_recipe
 from reglaj.pipelines.results import cost_of, extras_of, learnt_of, manifest_facts, report_of
 from reglaj.tasks import TASKS
@@ -222,7 +223,7 @@ def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, co
     """Every value that was left out, derived and printed."""
     from reglaj.training.defaults import derive_training
 
-    problems = task.check_train(plan.train)
+    problems = task.check_train(plan.train) + _changed_labels(task, facts, data)
     if problems:
         raise UserError(*problems)
     refuse_unknown_groups(task, plan.evaluate, data.visible)
@@ -231,6 +232,11 @@ def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, co
     for key, value in plan.derived.items():
         console.say(f"  {key} = {value}")
     return plan
+
+
+def _changed_labels(task: Task, facts: ModelFacts, data: PreparedData) -> list[Problem]:
+    role = task.roles.target
+    return changed_labels(type(task), data.visible.train().column(role), facts) if role else []
 
 
 def _execute(path: Path, job: _Job, begun: Mapping[str, Any], console: Console, ranks: Ranks) -> dict[str, Any]:
