@@ -22,6 +22,7 @@ from reglaj.methods.prompts import (
     Init,
     PromptConfig,
     PromptHandle,
+    attention_size,
     derive_count,
     filled,
     first_tokens,
@@ -43,7 +44,6 @@ _RATES = {True: 1e-2, False: 1e-2}
 """By whether the task puts a new head on the model."""
 _HIDDEN_SIZE = 512
 """Of the reparametrisation, as in the paper's table-to-text runs (its appendix)."""
-_SIZE_KEYS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "decoder_attention_heads")
 
 
 class PrefixConfig(PromptConfig):
@@ -96,7 +96,7 @@ class PrefixTuning(Method[PrefixConfig]):
     @classmethod
     def trainable_parameters(cls, config: PrefixConfig, facts: ModelFacts) -> int:
         config = filled(cls, config, facts)
-        heads, width = _attention_size(facts)
+        heads, width = attention_size(facts)
         count, token = config.num_virtual_tokens or 0, heads * width
         every = 2 * _layers(facts) * token
         if not config.reparametrisation:
@@ -107,7 +107,7 @@ class PrefixTuning(Method[PrefixConfig]):
     @classmethod
     def stored_bytes(cls, config: PrefixConfig, facts: ModelFacts) -> int:
         config = filled(cls, config, facts)
-        heads, width = _attention_size(facts)
+        heads, width = attention_size(facts)
         layers = stored_layers(_layers(facts), is_encoder_decoder=facts.is_encoder_decoder)
         stored = 4 * (config.num_virtual_tokens or 0) * 2 * layers * heads * width
         return stored + (4 * cls.trainable_parameters(config, facts) if config.reparametrisation else 0)
@@ -181,14 +181,6 @@ def _attentions(model: Any, words: Tensor, facts: ModelFacts) -> list[Seen]:
 
 def _layers(facts: ModelFacts) -> int:
     return facts.decoder_layers or facts.layers
-
-
-def _attention_size(facts: ModelFacts) -> tuple[int, int]:
-    """G and H, from a model's config."""
-    config = facts.config
-    heads = next((int(config[key]) for key in _SIZE_KEYS if isinstance(config.get(key), int)), 1)
-    width = config.get("head_dim") or config.get("d_kv") or facts.hidden_size // heads
-    return int(config.get("num_key_value_heads") or heads), int(width)
 
 
 def _attends_by_interface(model_type: str) -> bool:

@@ -36,6 +36,7 @@ REPARAMETRISATION = "reparametrisation.safetensors"
 MOST_TOKENS = 20
 COMMON_WORDS = 5000
 """Vocabulary initialisation draws from so many of the most common tokens (Lester et al. 2021, section 3.2)."""
+_HEAD_KEYS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "decoder_attention_heads")
 Init = Literal["random", "vocabulary", "text"]
 C = TypeVar("C", bound=MethodConfig)
 
@@ -101,6 +102,14 @@ def embedding_width(facts: ModelFacts) -> int:
     return next(widths, facts.hidden_size)
 
 
+def attention_size(facts: ModelFacts) -> tuple[int, int]:
+    """Key-value heads of a layer, and the width of each, from a model's config."""
+    config = facts.config
+    heads = next((int(config[key]) for key in _HEAD_KEYS if isinstance(config.get(key), int)), 1)
+    width = config.get("head_dim") or config.get("d_kv") or facts.hidden_size // heads
+    return int(config.get("num_key_value_heads") or heads), int(width)
+
+
 def first_tokens(init: Init, init_text: str | None, count: int, facts: ModelFacts) -> Tensor:
     """(P,) long: the tokens of the text, repeated or cut to P of them; else common words, drawn by torch's seed."""
     import torch
@@ -143,6 +152,8 @@ def peft_settings(model: Any, facts: ModelFacts, count: int, width: int) -> dict
         "num_virtual_tokens": count,
         "token_dim": width,
         "num_transformer_submodules": 1,
+        # Read for a prefix alone, but PEFT insists on it, and cannot tell it from every config.
+        "num_attention_heads": attention_size(facts)[0],
         "num_layers": facts.layers,
         "inference_mode": False,
     }
