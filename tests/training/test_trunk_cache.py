@@ -37,8 +37,10 @@ from reglaj.training.trunk_cache import attach_states
 
 UPPER = {"name": "lora", "rank": 4, "layers": 1}
 PROBE = {"name": "linear-probe"}
+ADAPTER, FREEZE = {"name": "adapter", "bottleneck_dim": 4, "layers": 1}, {"name": "freeze", "layers": 1}
 WORKS = [("bert", UPPER), ("distilbert", UPPER), ("electra", UPPER), ("llama", UPPER), ("qwen2", UPPER),
-         ("gpt2", UPPER), ("bert", PROBE), ("electra", PROBE)]  # fmt: skip
+         ("gpt2", UPPER), ("bert", PROBE), ("electra", PROBE), ("bert", ADAPTER), ("llama", ADAPTER),
+         ("bert", FREEZE), ("llama", FREEZE)]  # fmt: skip
 IDS = [f"{family}-{method['name']}" for family, method in WORKS]
 
 
