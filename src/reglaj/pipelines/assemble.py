@@ -13,6 +13,7 @@ from reglaj.core.files import sha256_file, write_json
 from reglaj.core.runs import read_manifest
 from reglaj.core.seeding import derive_seed, seed_everything
 from reglaj.methods import METHODS
+from reglaj.methods.base import Handle
 from reglaj.models.inspect import ModelFacts, inspect_model
 from reglaj.models.storage import storage_of
 from reglaj.pipelines.forecast import shape_of
@@ -64,21 +65,23 @@ def assemble(recipe: Recipe, facts: ModelFacts, task: Task, tokenizer_folder: Pa
     is_frozen = not method.trainable_parameters(recipe.method, facts)
     shape = shape_of(facts, is_frozen=is_frozen, is_computed_twice=recipe.train.gradient_checkpointing)
     engine = choose_engine(recipe.train, device, layout, reason, shape)
-    engine = _with_seen_kernel(engine, trunk, facts)
     handle = method.attach(recipe.method, backbone, facts)
+    engine = _with_seen_kernel(engine, handle, facts)
     learner = Learner(backbone, handle, head, facts, engine)
     seed_everything(derive_seed(recipe.train.seed, "dropout"))
     return Assembled(recipe=recipe, task=task, facts=facts, learner=learner, tokenizer=tokenizer)
 
 
-def _with_seen_kernel(engine: Engine, trunk: Any, facts: ModelFacts) -> Engine:
+def _with_seen_kernel(engine: Engine, handle: Handle, facts: ModelFacts) -> Engine:
     """The engine without the variable-length kernel where that does not give what texts alone give."""
     from reglaj.models.packing import varlen_problem
 
     if engine.attention != "varlen" or engine.layout not in ("packed", "packed-causal"):
         return engine
+    trunk = handle.model.base_model
     with engine.autocast():
-        problem = varlen_problem(trunk, engine.layout, facts.position_offset, trunk.config.vocab_size)
+        vocabulary, virtual = trunk.config.vocab_size, handle.virtual()
+        problem = varlen_problem(trunk, engine.layout, facts.position_offset, vocabulary, virtual)
     if problem is None:
         return engine
     reason = f"{engine.layout_reason}; with the variable-length kernel {problem}"
