@@ -116,7 +116,8 @@ class InjectedHandle(Handle):
         """adapter_config.json and adapter_model.safetensors, as plain PEFT reads them."""
         from safetensors.torch import save_file
 
-        named = {key: tensor.detach().cpu().contiguous() for key, tensor in self.tensors().items()}
+        # Copies: layers may share what a file has once for each.
+        named = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in self.tensors().items()}
         save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
         config = self.config
         was_inference = config.inference_mode

@@ -25,6 +25,8 @@ _SYNONYMS = (
 
 _TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 
+Modules = dict[str, tuple[int, int]]
+
 
 class TargetedConfig(MethodConfig):
     """A method that stands beside linear layers of the trunk."""
@@ -35,17 +37,17 @@ class TargetedConfig(MethodConfig):
     """The upper N layers, or the numbers of the layers (from 0); null is all of them."""
 
 
-def target_problems(config: TargetedConfig, facts: ModelFacts) -> list[Problem]:
-    """Layers or targets that the model does not have."""
+def target_problems(config: TargetedConfig, facts: ModelFacts, among: Modules | None = None) -> list[Problem]:
+    """Layers or targets that the model does not have. among: as for `chosen_modules`."""
     problems = layer_problems(config.layers, facts)
-    linear = facts.linear_modules()
+    every = facts.linear_modules() if among is None else among
     problems += [
-        _no_match(target, linear, facts)
+        _no_match(target, every, facts)
         for target in _targets(config)
-        if not any(matches(module, target) for module in linear)
+        if not any(matches(module, target) for module in every)
     ]
-    if not problems and not chosen_modules(config, facts):
-        problems.append(_no_match("all-linear", linear, facts))
+    if not problems and not chosen_modules(config, facts, among):
+        problems.append(_no_match("all-linear", every, facts))
     return problems
 
 
@@ -66,12 +68,16 @@ def rank_problems(rank: int, chosen: dict[str, tuple[int, int]], where: str = "m
     ]
 
 
-def chosen_modules(config: TargetedConfig, facts: ModelFacts) -> dict[str, tuple[int, int]]:
-    """The modules that are meant, by the names in the model's files, with the shapes of their matrices there."""
+def chosen_modules(config: TargetedConfig, facts: ModelFacts, among: Modules | None = None) -> Modules:
+    """The modules that are meant, by the names in the model's files, with the shapes of their matrices there.
+
+    among: what can be meant, where that is not the linear layers.
+    """
     targets, layers = _targets(config), _layer_numbers(config, facts)
+    every = facts.linear_modules() if among is None else among
     return {
         module: shape
-        for module, shape in facts.linear_modules().items()
+        for module, shape in every.items()
         if (not targets or any(matches(module, target) for target in targets))
         and (layers is None or layer_number(module) in layers)
         and (targets or layer_number(module) is not None)
