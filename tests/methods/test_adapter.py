@@ -235,10 +235,7 @@ def test_several_variants_on_one_base_each_by_itself(tiny_model: Any) -> None:
     facts = facts_of(tiny_model("bert"))
     model = load(facts).float()
     base, found = stock(model).detach(), {}
-    handles: list[Any] = [
-        Adapter.attach(AdapterConfig(variant=variant), model, facts, variant)
-        for variant in VARIANTS  # type: ignore[arg-type]
-    ]
+    handles: list[Any] = [Adapter.attach(AdapterConfig(variant=variant), model, facts, variant) for variant in VARIANTS]
     for handle in handles:
         for _, parameter in handle.parameters()["adapter"]:
             torch.nn.init.normal_(parameter, std=0.2)
