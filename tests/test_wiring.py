@@ -1,6 +1,7 @@
 """Every key of a recipe is read: changing it changes tokens, split, weights, metrics or output.
 
 A key that is added to a section without a line here fails the first test; a key that nothing reads fails the second.
+Those of chat and of the methods have their lines beside this file (`test_wiring_chat.py`, `test_wiring_methods.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from tests.test_wiring_chat import CHAT_CHANGES
+from tests.test_wiring_methods import METHOD_CHANGES
 from tests.tiny import recipe_for, write_model, write_rows
 
 import reglaj
@@ -62,7 +64,7 @@ def trunk_cache(run: reglaj.Run) -> Any:
     return run.report["engine"]["trunk_cache"]
 
 
-LORA = {"method.name": "lora", "method.rank": 4, "method.dropout": 0.0}
+WIDE = {"method.name": "p-tuning", "method.hidden_size": 128}  # tensors that are large enough for eight bits
 PROBE = {"method.name": "linear-probe"}
 # Looked at after every step, no training gets better each time, whatever the last digits of a processor are.
 RESTLESS = {"train.learning_rate": 0.03, "train.schedule": "constant", "train.epochs": 12, "train.evaluate_every": 1}
@@ -72,11 +74,6 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "model": ("{other_model}", weights, {}),
     "method.name": ("linear-probe", weights, {}),
     "full.train_embeddings": (False, weights, {}),
-    "lora.rank": (8, weights, LORA),
-    "lora.alpha": (3.0, weights, LORA),
-    "lora.dropout": (0.5, weights, LORA),
-    "lora.target_modules": (["query"], weights, LORA),
-    "lora.layers": (1, weights, LORA),
     "data.sources.path": ("{other_rows}", counts, {}),
     "data.sources.columns": ({"text": "other_text"}, weights, {}),
     "data.split.train": (0.6, counts, {}),
@@ -103,6 +100,7 @@ CHANGES: dict[str, tuple[Any, Look, dict[str, Any]]] = {
     "train.head_learning_rate": (1e-3, weights, {}),
     "train.schedule": ("cosine", weights, {}),
     "train.warmup_ratio": (0.5, weights, {}),
+    "train.optimizer": ("adamw-8bit", weights, WIDE),
     "train.weight_decay": (0.3, weights, {}),
     "train.max_grad_norm": (0.01, weights, {}),
     "train.max_tokens": (5, lambda run: run.report["cut_texts"], {}),
@@ -134,6 +132,7 @@ ELSEWHERE = {
     "task", "data.sources.kind", "data.split.kind", "train.device", "train.gradient_checkpointing",
     "train.checkpoint_minutes", "train.on_nonfinite", "train.max_skipped_steps",  # tests/training/test_fit.py
     "data.sources.part",  # tests/data/test_leakage.py
+    "train.frozen_weights",  # tests/methods/test_memory_options.py
     "data.near_duplicates.semantic",  # tests/pipelines/test_quality.py, and the next three
     "data.clean.outliers", "data.clean.boilerplate", "data.clean.encodings",
 }  # fmt: skip
@@ -203,8 +202,8 @@ def run_with(place: dict[str, Path], overrides: dict[str, Any]) -> reglaj.Run:
 
 
 def test_every_key_is_walked():
-    assert every_key() == set(CHANGES) | set(CHAT_CHANGES) | ELSEWHERE
-    assert len(CHANGES) > 35
+    assert every_key() == set(CHANGES) | set(CHAT_CHANGES) | set(METHOD_CHANGES) | ELSEWHERE
+    assert len(CHANGES) > 35 and len(METHOD_CHANGES) > 50
 
 
 @pytest.mark.parametrize("key", CHANGES)

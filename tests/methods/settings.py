@@ -21,10 +21,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "full, embeddings frozen": ("full", {"train_embeddings": False}),
-    "bitfit, norms": ("bitfit", {"norms": True}),
-    "adapter, pfeiffer": ("adapter", {"variant": "pfeiffer"}),
-    "adapter, parallel": ("adapter", {"variant": "parallel"}),
     "lora, one layer": ("lora", {"layers": 1, "rank": 4}),
+    "lora, principal part": ("lora", {"init": "pissa", "rank": 4}),
     "lora, plus": ("lora", {"is_rank_stabilised": True, "b_rate_factor": 16.0, "rank": 4}),
     "qlora, scales as they are": ("qlora", {"is_double_quantised": False, "rank": 4}),
     "prefix, by a network": ("prefix", {"num_virtual_tokens": 3, "reparametrisation": True, "hidden_size": 16}),
