@@ -223,6 +223,18 @@ class LowRankHandle(InjectedHandle):
         if not self._is_merged:  # PEFT would take the update out again
             super().switch(is_on)
 
+    def begin(self, total_steps: int) -> None:
+        """From now on every step is told to `after_step`, so that norms can be kept for all passes of one."""
+        for norms in self._norms():
+            norms.is_told = True
+
+    def after_step(self, step: int) -> None:
+        for norms in self._norms():
+            norms.have_moved()
+
+    def _norms(self) -> list[Any]:
+        return [layer.norms for layer in self.layers() if hasattr(layer, "norms")]
+
     def save(self, folder: Path) -> None:
         configs, own = self.model.peft_config, self.config
         configs[self.name] = self.config_as_saved()

@@ -6,7 +6,7 @@ Legend: T tokens, I inputs, O outputs, R rank, s = alpha / R, V = W + s B A, c t
     dx = h V,  dA = s (h B)' x,  dB = s h' (x A'),  dm = sum over T of (g * x V') / c        with h = g * m / c
 
 PEFT's layer makes B A as a product with an identity matrix, adds it to W and takes the norms anew in every pass of
-every micro-batch. Here they are taken once for each state of A and B, and without making B A:
+every micro-batch. Here they are taken once a step, and without making B A:
 
     c^2 = |W|^2 + 2 s (W A') * B + s^2 (B (A A')) * B        row by row; the first is there for good
 
@@ -67,9 +67,15 @@ def _scaled(rows: Tensor, gain: Tensor) -> Tensor:
 
 
 class WeightNorms:
-    """The norms of the rows of W + s B A, kept while nothing of it changes."""
+    """The norms of the rows of W + s B A.
+
+    Those of W are kept. Those of the sum are made in every pass, unless somebody promises to say when A and B have
+    moved: torch's fused AdamW changes tensors without a trace in their versions.
+    """
 
     def __init__(self) -> None:
+        self.is_told = False
+        """Whether `have_moved` is called after each change that an optimizer makes."""
         self._of_base: tuple[Seen, Tensor] | None = None
         self._of_update: tuple[Seen, Tensor] | None = None
 
@@ -78,16 +84,20 @@ class WeightNorms:
 
         exact: W (O, I) in float32; asked only when something has changed. place: where W lies.
         """
-        if self._of_update is not None and self._of_update[0].are(place, down, up):
+        if self.is_told and self._of_update is not None and self._of_update[0].are(place, down, up):
             return self._of_update[1]
         # Evaluations run in inference mode, whose tensors no backward pass could use afterwards.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(down.device.type, enabled=False):
             norms = self._make(exact(), place, down.detach().float(), up.detach().float(), scale)
-        self._of_update = Seen(place, down, up), norms
+        self._of_update = (Seen(place, down, up), norms) if self.is_told else None
         return norms
 
+    def have_moved(self) -> None:
+        """A and B are others now."""
+        self._of_update = None
+
     def forget(self) -> None:
-        """After a change that leaves no trace in a tensor's version, or to give the memory back."""
+        """Give back everything that is kept."""
         self._of_base = self._of_update = None
 
     def _make(self, weight: Tensor, place: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
