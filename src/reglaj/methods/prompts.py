@@ -265,6 +265,10 @@ class EmbeddedHandle(PromptHandle):
 
         return VirtualTokens(count=self.config.num_virtual_tokens, embeddings=self.prompt())
 
+    def from_stored(self, stored: Tensor, config: dict[str, Any]) -> Tensor | None:
+        """PEFT keeps as many again for a decoder, and reads the first of them only."""
+        return stored[: config["num_virtual_tokens"]]
+
     def learnt(self, tokenizer: Any) -> dict[str, Any]:
         """The vocabulary words nearest to each virtual token."""
         from reglaj.models.nearest_words import prompt_facts
