@@ -115,6 +115,16 @@ class Adapter(Method[AdapterConfig]):
         return each * len(_PLACES[config.variant]) * sum(map(len, chosen_layers(config.layers, facts)))
 
     @classmethod
+    def lowest_trained_layer(cls, config: AdapterConfig, facts: ModelFacts) -> int:
+        return lowest_of(chosen_layers(config.layers, facts))
+
+    @classmethod
+    def kept_values(cls, config: AdapterConfig, facts: ModelFacts) -> int:
+        """What each bottleneck reads, and what is inside it."""
+        each = facts.hidden_size + _filled(config, facts).bottleneck_dim
+        return each * len(_PLACES[config.variant]) * sum(map(len, chosen_layers(config.layers, facts)))
+
+    @classmethod
     def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:
         return next(rate for limit, rate in _RATES if facts.parameters <= limit)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from reglaj.core.errors import Problem
 from reglaj.methods.config import MethodConfig
+from reglaj.methods.targets import TargetedConfig, chosen_modules, input_values, lowest_layer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -181,6 +182,8 @@ class Method(ABC, Generic[C]):
     """Whether a saved model needs its base to answer."""
     starts_as_base: ClassVar[bool] = True
     """Whether the model is the base before the first step."""
+    trains_base: ClassVar[bool] = False
+    """Whether what learns are parameters of the base, and not others beside them."""
     is_mergeable: ClassVar[bool] = False
     """Whether what was learnt can be folded into the base's weights."""
     served_by: ClassVar[tuple[str, ...]] = ()
@@ -219,6 +222,22 @@ class Method(ABC, Generic[C]):
     def storage(cls, config: C) -> Storage | None:
         """How the base lies in memory; None is float32."""
         return None
+
+    @classmethod
+    def lowest_trained_layer(cls, config: C, facts: ModelFacts) -> int:
+        """What the handle will declare, told from names alone; the number of layers where nothing of the trunk learns.
+
+        For forecasts.
+        """
+        return lowest_layer(chosen_modules(config, facts), facts) if isinstance(config, TargetedConfig) else 0
+
+    @classmethod
+    def kept_values(cls, config: C, facts: ModelFacts) -> int:
+        """Values that each token keeps for the backward pass because of what learns, over all layers; for forecasts.
+
+        By default the inputs of the targeted layers. What frozen layers keep by themselves comes on top.
+        """
+        return input_values(chosen_modules(config, facts), facts) if isinstance(config, TargetedConfig) else 0
 
     @classmethod
     def virtual_tokens(cls, config: C, facts: ModelFacts) -> int:

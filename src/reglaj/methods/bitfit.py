@@ -40,6 +40,7 @@ class Bitfit(Method[BitfitConfig]):
     config_type = BitfitConfig
     summary = "the biases of the model learn"
     citation = "Ben Zaken et al. 2022, arXiv:2106.10199"
+    trains_base = True
     architectures = "with biases, such as BERT and GPT-2; others with norms: true"
 
     @classmethod

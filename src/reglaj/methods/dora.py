@@ -18,7 +18,7 @@ from reglaj.methods.low_rank import (
     output_size,
     update_size,
 )
-from reglaj.methods.targets import chosen_modules
+from reglaj.methods.targets import chosen_modules, input_values
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,6 +49,12 @@ class Dora(Method[DoraConfig]):
     @classmethod
     def trainable_parameters(cls, config: DoraConfig, facts: ModelFacts) -> int:
         return update_size(config, facts) + sum(output_size(module, facts) for module in chosen_modules(config, facts))
+
+    @classmethod
+    def kept_values(cls, config: DoraConfig, facts: ModelFacts) -> int:
+        """Inputs, and outputs before they are scaled."""
+        chosen = chosen_modules(config, facts)
+        return input_values(chosen, facts) + sum(output_size(module, facts) for module in chosen)
 
     @classmethod
     def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:

@@ -13,7 +13,7 @@ from reglaj.methods.base import Capabilities, Handle, Method
 from reglaj.methods.config import MethodConfig
 from reglaj.methods.selective import SelectiveHandle, chosen_parameters, size, trunk_tensors
 from reglaj.methods.stacks import chosen_layers, lowest_of
-from reglaj.methods.targets import layer_number, layer_problems
+from reglaj.methods.targets import input_values, layer_number, layer_problems
 
 if TYPE_CHECKING:
     from reglaj.models.inspect import ModelFacts
@@ -39,6 +39,7 @@ class Freeze(Method[FreezeConfig]):
     summary = "the upper layers learn in full, the lower ones stay frozen"
     citation = "Lee, Tang and Lin 2019, arXiv:1911.03090"
     architectures = "all with numbered layers"
+    trains_base = True
 
     @classmethod
     def check(cls, config: FreezeConfig, facts: ModelFacts) -> list[Problem]:
@@ -64,6 +65,16 @@ class Freeze(Method[FreezeConfig]):
     @classmethod
     def trainable_parameters(cls, config: FreezeConfig, facts: ModelFacts) -> int:
         return size(_chosen(config, facts))
+
+    @classmethod
+    def lowest_trained_layer(cls, config: FreezeConfig, facts: ModelFacts) -> int:
+        return lowest_of(_layers(config, facts))
+
+    @classmethod
+    def kept_values(cls, config: FreezeConfig, facts: ModelFacts) -> int:
+        chosen = _chosen(config, facts)
+        modules = {module: shape for module, shape in facts.linear_modules().items() if f"{module}.weight" in chosen}
+        return input_values(modules, facts)
 
     @classmethod
     def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:

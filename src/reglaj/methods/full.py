@@ -10,6 +10,7 @@ from reglaj.methods import METHODS
 from reglaj.methods.base import LLAMA_CPP, VLLM, Capabilities, Handle, Method
 from reglaj.methods.config import MethodConfig
 from reglaj.methods.selective import SelectiveHandle, own_parameters, size, trunk_tensors
+from reglaj.methods.targets import input_values
 
 if TYPE_CHECKING:
     from reglaj.models.inspect import ModelFacts
@@ -34,6 +35,7 @@ class Full(Method[FullConfig]):
     config_type = FullConfig
     summary = "every parameter of the model learns"
     stands_on_base = False
+    trains_base = True
     served_by = (VLLM, LLAMA_CPP)
     citation = "Howard and Ruder 2018, arXiv:1801.06146; Devlin et al. 2019, arXiv:1810.04805"
 
@@ -53,6 +55,12 @@ class Full(Method[FullConfig]):
             and any(part in name for part in _EMBEDDINGS)
         }
         return size(_loaded(facts)) - size(frozen)
+
+    @classmethod
+    def kept_values(cls, config: FullConfig, facts: ModelFacts) -> int:
+        """Every linear layer keeps its input, and each norm what it multiplies."""
+        norms = sum(shape[0] for name, shape in _loaded(facts).items() if "norm" in name.lower() and len(shape) == 1)
+        return input_values(facts.linear_modules(), facts) + (norms if facts.is_decoder else 0)
 
     @classmethod
     def stored_bytes(cls, config: FullConfig, facts: ModelFacts) -> int:

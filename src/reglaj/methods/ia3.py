@@ -74,6 +74,15 @@ class Ia3(Method[Ia3Config]):
         return sum(size[0 if _is_feed_forward(module) else 1] for module, size in sizes.items())
 
     @classmethod
+    def lowest_trained_layer(cls, config: Ia3Config, facts: ModelFacts) -> int:
+        return lowest_layer(_chosen(config, facts), facts)
+
+    @classmethod
+    def kept_values(cls, config: Ia3Config, facts: ModelFacts) -> int:
+        """What each vector scales is as long as the vector."""
+        return cls.trainable_parameters(config, facts)
+
+    @classmethod
     def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:
         return next(rate for limit, rate in _RATES if facts.parameters <= limit)
 

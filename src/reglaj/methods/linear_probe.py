@@ -40,6 +40,10 @@ class LinearProbe(Method[LinearProbeConfig]):
         return 0
 
     @classmethod
+    def lowest_trained_layer(cls, config: LinearProbeConfig, facts: ModelFacts) -> int:
+        return facts.layers
+
+    @classmethod
     def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:
         return 1e-2
 

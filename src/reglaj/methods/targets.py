@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from reglaj.core.errors import Problem, listing, nearest
@@ -87,6 +87,12 @@ def chosen_modules(config: TargetedConfig, facts: ModelFacts, among: Modules | N
 def in_and_out(shape: tuple[int, int], facts: ModelFacts) -> tuple[int, int]:
     """How long a matrix's input and output are. The first GPTs keep (in, out), everyone else (out, in)."""
     return shape if facts.model_type in _TRANSPOSED else (shape[1], shape[0])
+
+
+def input_values(modules: Mapping[str, tuple[int, int]], facts: ModelFacts) -> int:
+    """Values of all inputs of these layers for one token; siblings, such as query, key and value, have one input."""
+    inputs = {(module.rpartition(".")[0], in_and_out(shape, facts)[0]) for module, shape in modules.items()}
+    return sum(width for _, width in inputs)
 
 
 def lowest_layer(modules: Collection[str], facts: ModelFacts) -> int:

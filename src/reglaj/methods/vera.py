@@ -19,6 +19,7 @@ from reglaj.methods.targets import (
     TargetedConfig,
     chosen_modules,
     in_and_out,
+    input_values,
     lowest_layer,
     peft_targets,
     target_problems,
@@ -67,6 +68,12 @@ class Vera(Method[VeraConfig]):
     def trainable_parameters(cls, config: VeraConfig, facts: ModelFacts) -> int:
         sizes = [in_and_out(shape, facts) for shape in chosen_modules(config, facts).values()]
         return sum(config.rank + size_out for _, size_out in sizes)
+
+    @classmethod
+    def kept_values(cls, config: VeraConfig, facts: ModelFacts) -> int:
+        """Inputs, and for each layer what its vector of length R scales, before and after."""
+        chosen = chosen_modules(config, facts)
+        return input_values(chosen, facts) + 2 * config.rank * len(chosen)
 
     @classmethod
     def stored_bytes(cls, config: VeraConfig, facts: ModelFacts) -> int:
