@@ -20,8 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import machine
 from benchmarks.method_works import BANKING77, WORKS
@@ -30,6 +29,7 @@ from reglaj.core.files import write_text
 from reglaj.methods import METHODS
 
 HERE = Path(__file__).parent
+ROOT = HERE.resolve().parent
 Row = dict[str, Any]
 REFERENCES = {"accuracy": ("frozen_probe", "the probe on the frozen model"), "loss": ("untuned", "the untuned model")}
 

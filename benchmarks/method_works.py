@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from reglaj.core.files import write_text
 from reglaj.models.starters import fetch
 
 Rows = list[dict[str, str]]
@@ -27,6 +28,7 @@ class Work:
 
     learnt, chosen: rows that are learnt from and that choose, in tuning. shown: rows for training and validation
     together in the table of methods; chosen_then: of these, those that choose. tested: rows of the test, at most.
+    words: what a learnt prompt may start from.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Work:
     chosen_then: int
     tested: int
     baselines: tuple[str, ...]
+    words: str
 
     def for_tuning(self, folder: Path, banking77: Path = BANKING77) -> dict[str, Any]:
         """The `data` section of a recipe, with its file in the folder. The test part is small, and never opened."""
@@ -67,7 +70,7 @@ def _write(file: Path, rows: Rows) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if not file.is_file() or file.read_text(encoding="utf-8") != text:  # others may be reading it
-        file.write_text(text, encoding="utf-8")
+        write_text(file, text)
     return str(file.resolve())
 
 
@@ -98,13 +101,13 @@ WORKS = {
     for work in (
         Work(name="banking77", task="classify", model="starter:minilm", read=_banking77, metric="accuracy",
              learnt=1000, chosen=1000, shown=2000, chosen_then=250, tested=3080,
-             baselines=("majority", "frozen_probe")),
+             baselines=("majority", "frozen_probe"), words="the topic of a question of a bank's customer"),
         Work(name="medical", task="classify", model="starter:minilm", read=_medical, metric="accuracy",
              learnt=1000, chosen=1000, shown=2000, chosen_then=250, tested=3000,
-             baselines=("majority", "frozen_probe")),
+             baselines=("majority", "frozen_probe"), words="the specialty of a medical question"),
         # 648 rows are all there are.
         Work(name="finance", task="chat", model="starter:smollm2", read=_finance, metric="loss",
              learnt=350, chosen=130, shown=480, chosen_then=50, tested=150,
-             baselines=("untuned",)),
+             baselines=("untuned",), words="answer a question about money as people in a forum do"),
     )
 }  # fmt: skip

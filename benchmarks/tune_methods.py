@@ -40,12 +40,12 @@ PROMPTS = ("prompt", "p-tuning", "prefix")
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "prompt": tuple(
         {"method.num_virtual_tokens": length, "method.init": init}
-        for length, init in ((10, "vocabulary"), (20, "vocabulary"), (50, "vocabulary"), (20, "random"), (20, "text"))
+        for length, init in ((20, "text"), (20, "random"), (5, "vocabulary"), (50, "vocabulary"))
     ),
-    "p-tuning": tuple({"method.num_virtual_tokens": length} for length in (10, 20)),
+    "p-tuning": ({"method.num_virtual_tokens": 5}, {"method.num_virtual_tokens": 50}),
     "prefix": tuple(
         {"method.num_virtual_tokens": length, "method.reparametrisation": is_on}
-        for length, is_on in ((10, False), (30, False), (10, True), (30, True))
+        for length, is_on in ((20, True), (5, False), (50, False))
     ),
 }
 """What is tried beside rates. A key that the method does not have is left out."""
@@ -92,6 +92,8 @@ def variants(work: str, method: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{}]
     for variant in VARIANTS.get(method, ()):
         known = {key: value for key, value in variant.items() if key.removeprefix("method.") in fields}
+        if known.get("method.init") == "text":
+            known["method.init_text"] = WORKS[work].words
         if known and known not in found:
             found.append(known)
     if WORKS[work].task == "classify" and method != "linear-probe":
