@@ -57,8 +57,10 @@ class PlainLoop:
 
     def _groups(self, module: nn.Module, rate: float | None) -> list[dict[str, Any]]:
         moving = [p for p in module.parameters() if p.requires_grad]
-        decay = {"params": [p for p in moving if p.ndim >= 2], "weight_decay": self.config.weight_decay}
-        plain = {"params": [p for p in moving if p.ndim < 2], "weight_decay": 0.0}
+        is_matrix = [p.ndim >= 2 and 1 not in p.shape for p in moving]
+        matrices = [p for p, is_one in zip(moving, is_matrix, strict=True) if is_one]
+        decay = {"params": matrices, "weight_decay": self.config.weight_decay}
+        plain = {"params": [p for p, is_one in zip(moving, is_matrix, strict=True) if not is_one], "weight_decay": 0.0}
         return [{**group, "lr": rate, "peak": rate} for group in (decay, plain) if group["params"]]
 
     def step(self, rows: list[int], factor: float) -> float:

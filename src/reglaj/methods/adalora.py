@@ -184,6 +184,8 @@ class AdaLoraHandle(InjectedHandle):
         return self.settings.orthogonality_weight * torch.linalg.vector_norm(distance, dim=(1, 2)).mean()
 
     def after_step(self, step: int) -> None:
+        if self._total == 1:
+            return  # nothing is known yet of what is important
         if step < self._end:
             self._score()
         if step > self._end:

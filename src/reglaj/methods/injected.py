@@ -133,12 +133,12 @@ class InjectedHandle(Handle):
             _as_peft_wraps(self.model, self._tuner), adapter_name=self.name, save_embedding_layers=False
         )
         # A layer of one kind around one of another is no part of its name.
-        return {key.replace(".base_layer.", "."): tensor for key, tensor in state.items()}
+        return {key.replace(".base_layer", ""): tensor for key, tensor in state.items()}
 
     def learnt_tensors(self) -> dict[str, Tensor]:
         """The parameters by the names that PEFT's files give them, where layers share nothing."""
         named = [(key, p) for group in self.parameters().values() for key, p in group]
-        return {PREFIX + _without(self.name, key).replace(".base_layer.", "."): p for key, p in named}
+        return {PREFIX + _without(self.name, key).replace(".base_layer", ""): p for key, p in named}
 
     def load(self, folder: Path) -> None:
         from safetensors.torch import load_file

@@ -6,6 +6,7 @@ a type unfit for this interface is said in `_REFUSED`; everything else is PEFT's
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ConfigDict
@@ -182,7 +183,7 @@ def _key_problems(config: PeftMethodConfig) -> list[Problem]:
         if key in usable:
             continue
         known = key in kind.fields and key in _KEYS_OF_OURS
-        guess = nearest(key, [*usable, "target_modules", "layers"])
+        guess = _meant(key, [*usable, "target_modules", "layers"])
         problems.append(
             Problem(
                 where=f"method.{key}",
@@ -193,6 +194,13 @@ def _key_problems(config: PeftMethodConfig) -> list[Problem]:
             )
         )
     return problems
+
+
+def _meant(key: str, usable: list[str]) -> str | None:
+    """PEFT calls a rank `r`, and puts the method's name before what all of them have."""
+    if key == "rank" and "r" in usable:
+        return "r"
+    return next((one for one in usable if one.endswith(f"_{key}")), None) or nearest(key, usable)
 
 
 def _architecture_problems(config: PeftMethodConfig, facts: ModelFacts) -> list[Problem]:
@@ -248,7 +256,9 @@ def _inject(config: PeftMethodConfig, model: Any, facts: ModelFacts, name: str) 
             inference_mode=False,
             **(config.model_extra or {}),
         )
-        return inject(settings, model, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # most are about what every layer of that type is like
+            return inject(settings, model, name)
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise user_error(
             f"{_type(config)} with these keys on {facts.name}",

@@ -24,14 +24,15 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019) over (named parameters, learning rate) groups.
 
-    Matrices decay; vectors (biases, normalisation weights) do not. The fused kernel is used; it reads
-    gradients as flat memory, so the step hands it contiguous ones only (see `step.py`). `adamw-8bit` keeps the moments
-    in eight bits a value (see `optimizer_8bit.py`). Every state is there before the first step, in tensors.
+    Matrices decay; vectors (biases, normalisation weights, IA3's scales, which begin as ones) do not. The fused kernel
+    is used; it reads gradients as flat memory, so the step hands it contiguous ones only (see `step.py`). `adamw-8bit`
+    keeps the moments in eight bits a value (see `optimizer_8bit.py`). Every state is there before the first step, in
+    tensors.
     """
     settings = []
     for named, learning_rate in groups:
         for is_matrix in (True, False):
-            parameters = [p for _, p in named if (p.ndim >= 2) == is_matrix]
+            parameters = [p for _, p in named if (p.ndim >= 2 and min(p.shape) > 1) == is_matrix]
             if parameters:
                 decay = weight_decay if is_matrix else 0.0
                 settings.append(
