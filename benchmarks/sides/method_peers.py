@@ -51,7 +51,7 @@ class PeftClassifier(torch.nn.Module):
 
 
 def adalora_penalty(model: Any) -> torch.Tensor | None:
-    """What PEFT's AdaLoRA adds to the loss of a model that has one, for ours that has none (Zhang et al. 2023, eq. 4)."""
+    """What PEFT's AdaLoRA adds to the loss of a model that has one, here added to ours (Zhang et al. 2023, eq. 4)."""
     config = next(iter(getattr(model, "peft_config", {}).values()), None)
     if config is None or config.peft_type.value != "ADALORA":
         return None
@@ -110,6 +110,7 @@ def _storage(assembled: Assembled) -> Any:
 def train(assembled: Assembled, encoded: Encoded, steps: int) -> Turn:
     """The Trainer's steps. assembled: an untrained learner of ours, whose head and values the peer takes."""
     config, learner = assembled.recipe.train, assembled.learner
+    learner.handle.begin(steps)  # the files of some say how long a training is
     backbone = peer_of(assembled)
     is_chat = learner.backbone.get_output_embeddings() is not None
     model = backbone if is_chat else PeftClassifier(backbone, learner.head, learner.handle.capabilities.virtual_tokens)
