@@ -47,15 +47,14 @@ class Work:
     def for_tuning(self, folder: Path, banking77: Path = BANKING77) -> dict[str, Any]:
         """The `data` section of a recipe, with its file in the folder. The test part is small, and never opened."""
         rows, _ = self.read(banking77)
-        spare = 2 * len({row.get("label") for row in rows})  # a part may not be empty, and holds every label
-        rows = rows[: self.learnt + self.chosen + spare]
-        split = {"kind": "random", "validation": self.chosen, "test": spare}
+        rows = rows[: self.learnt + self.chosen + _spare(rows)]
+        split = {"kind": "random", "validation": self.chosen, "test": _spare(rows)}
         return {"sources": [{"path": _write(folder / "tuning.jsonl", rows)}], "split": split, "leakage": "repair"}
 
     def for_table(self, folder: Path, banking77: Path = BANKING77) -> dict[str, Any]:
         """The `data` section of a recipe whose parts are given: the test rows are none of those that tuning had."""
         rows, test = self.read(banking77)
-        known = max(self.shown, self.learnt + self.chosen + 200) if not test else 0
+        known = max(self.shown, self.learnt + self.chosen + _spare(rows))
         test = (test or rows[known:])[: self.tested]
         parts = {
             "train": rows[: self.shown - self.chosen_then],
@@ -64,6 +63,11 @@ class Work:
         }
         sources = [{"path": _write(folder / f"{part}.jsonl", some), "part": part} for part, some in parts.items()]
         return {"sources": sources, "split": {"kind": "given"}, "leakage": "repair"}
+
+
+def _spare(rows: Rows) -> int:
+    """Rows of the test part that tuning never opens: a part may not be empty, and holds every label."""
+    return 2 * len({row.get("label") for row in rows})
 
 
 def _write(file: Path, rows: Rows) -> str:
