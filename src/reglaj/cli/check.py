@@ -33,12 +33,33 @@ def _read(page: Page, found: dict[str, Any]) -> None:
             ("method", f"{method['name']} {trains}"),
             *(("source", _source(source)) for source in found["sources"]),
             ("training", f"{rows}, {cost['epochs']} epochs at most, {cost['steps']:,} steps on the {cost['device']}"),
-            ("memory", f"roughly {bytes_text(cost['memory_bytes'])}"),
-            ("time", f"roughly {duration(cost['train_seconds'])} (not measured: {cost['assumes']})"),
+            ("memory", f"about {bytes_text(cost['memory_bytes'])}{_available(cost)}"),
+            ("time", f"about {duration(cost['train_seconds'])} (taken: {cost['assumes']})"),
         ]
     )
+    page.line()
+    page.line("every method on this model and data, with what it derives; least memory first:")
+    columns = ("", "method", "trains", "memory", "fits", "time", "steps")
+    page.table(columns, [_method(one) for one in found["methods"] if "problem" not in one], right=columns[2:4])
+    for one in found["methods"]:
+        if "problem" in one:
+            page.line(f"cannot: {one['method']} ({one['problem']}; {one['remedy']})")
     for note in found["notes"]:
         page.line(f"note: {note}")
+
+
+def _available(cost: dict[str, Any]) -> str:
+    if not cost["available_bytes"]:
+        return ""
+    where = "the GPU" if cost["device"] == "cuda" else "this machine"
+    fits = cost["memory_bytes"] <= cost["available_bytes"]
+    return f" of {bytes_text(cost['available_bytes'])} in {where}{'' if fits else ': it will not fit'}"
+
+
+def _method(one: dict[str, Any]) -> list[str]:
+    fits = {True: "yes", False: "no", None: "unknown"}[one["fits"]]
+    cells = [one["method"], f"{one['trainable_parameters']:,}", bytes_text(one["memory_bytes"]), fits]
+    return ["->" if one["is_chosen"] else "", *cells, duration(one["train_seconds"]), f"{one['steps']:,}"]
 
 
 def _source(source: dict[str, Any]) -> str:

@@ -240,6 +240,12 @@ class Method(ABC, Generic[C]):
         return input_values(chosen_modules(config, facts), facts) if isinstance(config, TargetedConfig) else 0
 
     @classmethod
+    def added_operations(cls, config: C, facts: ModelFacts) -> int:
+        """Of a forward pass through what stands beside the base, for each token; for forecasts."""
+        has_layers = not cls.trains_base and not cls.virtual_tokens(config, facts)
+        return 2 * cls.trainable_parameters(config, facts) if has_layers else 0
+
+    @classmethod
     def virtual_tokens(cls, config: C, facts: ModelFacts) -> int:
         """Positions that are taken from the context before each text."""
         return 0

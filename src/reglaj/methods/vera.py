@@ -76,6 +76,12 @@ class Vera(Method[VeraConfig]):
         return input_values(chosen, facts) + 2 * config.rank * len(chosen)
 
     @classmethod
+    def added_operations(cls, config: VeraConfig, facts: ModelFacts) -> int:
+        """The frozen projections are as large as the rank, however little learns."""
+        sizes = [in_and_out(shape, facts) for shape in chosen_modules(config, facts).values()]
+        return 2 * config.rank * sum(map(sum, sizes))
+
+    @classmethod
     def stored_bytes(cls, config: VeraConfig, facts: ModelFacts) -> int:
         projections = config.rank * sum(_largest(config, facts)) if config.save_projections else 0
         return 4 * (cls.trainable_parameters(config, facts) + projections)

@@ -35,7 +35,10 @@ _ALSO_DECIDE = (
     "tokenizer_config.json",
     "1_Pooling/config.json",
 )
-NOT_BASE_WEIGHTS = frozenset({"head.safetensors", "adapter_model.safetensors"})
+NOT_BASE_WEIGHTS = frozenset(
+    {"head.safetensors", "adapter_model.safetensors", "adapter.safetensors", "trained.safetensors"}
+)
+"""What methods and heads write beside a base."""
 _OFFSET_POSITIONS = frozenset(
     {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "data2vec-text", "mpnet", "ibert", "xmod", "longformer",
      "roberta-prelayernorm"}
@@ -131,6 +134,10 @@ class ModelFacts:
 
     def linear_modules(self) -> dict[str, tuple[int, int]]:
         """Weight matrices that a method can target: module name to shape."""
+        return self._linear_modules
+
+    @cached_property
+    def _linear_modules(self) -> dict[str, tuple[int, int]]:
         return {
             name.removesuffix(".weight"): (shape[0], shape[1])
             for name, shape in self.tensors.items()

@@ -22,7 +22,8 @@ from reglaj.methods import METHODS
 from reglaj.methods.config import MethodConfig
 from reglaj.pipelines.check_sources import Seen, amount_of, check_contents, columns_beside, look_at_sources
 from reglaj.pipelines.findings import Findings
-from reglaj.pipelines.forecast import forecast
+from reglaj.pipelines.forecast import Amount, forecast, what_would_fit
+from reglaj.pipelines.machine_speed import measured_speed
 from reglaj.pipelines.recipe import Recipe, load_recipe, resolve_method
 from reglaj.tasks import TASKS
 from reglaj.training.config import TrainConfig
@@ -209,6 +210,12 @@ def _check_writable(runs: Path) -> None:
     )
 
 
+def _forecasts(recipe: Recipe, facts: ModelFacts, amount: Amount) -> dict[str, Any]:
+    """Of the recipe's method, and of every other one on the same model and data."""
+    speed = measured_speed(facts)
+    return {"forecast": forecast(recipe, facts, amount, speed), "methods": what_would_fit(recipe, facts, amount, speed)}
+
+
 def _summary(recipe: Recipe, facts: ModelFacts, seen: list[Seen], notes: list[str]) -> dict[str, Any]:
     trainable = METHODS.get(recipe.method.name).trainable_parameters(recipe.method, facts)
     return {
@@ -235,6 +242,6 @@ def _summary(recipe: Recipe, facts: ModelFacts, seen: list[Seen], notes: list[st
             }
             for one in seen
         ],
-        "forecast": forecast(recipe, facts, amount_of(TASKS.get(recipe.task), seen)),
+        **_forecasts(recipe, facts, amount_of(TASKS.get(recipe.task), seen)),
         "notes": notes,
     }

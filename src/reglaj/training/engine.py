@@ -13,12 +13,10 @@ import torch
 from reglaj.core.errors import environment_fault
 from reglaj.models.attention import Attention
 from reglaj.models.packing import Layout
-from reglaj.training.budget import ModelShape, machine_memory_bytes, micro_batch_tokens
+from reglaj.training.budget import WIDE, ModelShape, machine_memory_bytes, micro_batch_tokens
 from reglaj.training.config import TrainConfig
 from reglaj.training.parallel import wanted_processes
 
-WIDE = 512
-"""Width from which a processor with bfloat16 units is faster in it, conversions included (2.2 times at 576)."""
 EVALUATION_FACTOR = 2  # no gradients are kept, so a pass can be larger
 
 
