@@ -33,7 +33,10 @@ SECTIONS: dict[str, dict[str, Any]] = {
 }
 RANKS = {"llama": {"q_proj": 8, "mlp.down_proj": 2}, "gpt2": {"c_attn": 8}, "bert": {"query": 8}, "t5": {"q": 8}}
 FAMILIES = ("llama", "gpt2", "bert", "t5")
-cases = pytest.mark.parametrize(("case", "family"), [(c, f) for c in SECTIONS for f in FAMILIES])
+ELSEWHERE = ("lora, ranks", "pissa", "dora, ranks", "qlora")
+"""What runs on an encoder and an encoder-decoder too; the conformance suite runs the rest."""
+CASES = [(case, family) for case in SECTIONS for family in FAMILIES if family in ("llama", "gpt2") or case in ELSEWHERE]
+cases = pytest.mark.parametrize(("case", "family"), CASES)
 
 
 def section(case: str, family: str) -> dict[str, Any]:
@@ -126,22 +129,22 @@ def test_plain_peft_opens_what_we_save_and_we_open_it_again(case, family, subjec
     assert 0 < size - method.stored_bytes(config, here.facts) < 16_000
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("case", ["lora", "lora, scaled", "lora, ranks", "dora", "dora, ranks", "qlora"])
+@pytest.mark.parametrize(("case", "family"), [(case, family) for case, family in CASES if "pissa" not in case])
 def test_we_open_what_plain_peft_saves(case, family, subject, tmp_path) -> None:
     here = subject(family)
     handle = attach(case, here)
     method, config = config_of(case, family)
-    ours = handle.config
+    own = handle.config
     settings = peft.LoraConfig(
-        r=ours.r, lora_alpha=ours.lora_alpha, target_modules=ours.target_modules, rank_pattern=ours.rank_pattern,
-        use_rslora=ours.use_rslora, use_dora=ours.use_dora, init_lora_weights=False,
+        r=own.r, lora_alpha=own.lora_alpha, target_modules=own.target_modules, rank_pattern=own.rank_pattern,
+        use_rslora=own.use_rslora, use_dora=own.use_dora, init_lora_weights=False,
     )  # fmt: skip
     theirs = peft.get_peft_model(plain_base(here, method.storage(config)), settings).eval()
     theirs.save_pretrained(tmp_path)
     handle.load(tmp_path)
     with torch.no_grad():
-        assert torch.allclose(logits(theirs), logits(handle.model), atol=2e-5)
+        ours = logits(handle.model)
+        assert torch.allclose(logits(theirs), ours, atol=2e-5 * max(1.0, ours.abs().max().item()))
 
 
 @cases
@@ -168,19 +171,15 @@ def test_folded_and_merged_say_the_same_and_the_base_comes_back(case, family, su
 
 
 @cases
-def test_the_model_begins_as_the_base(case, family, subject) -> None:
+def test_the_model_begins_as_the_base_with_as_many_values_as_told(case, family, subject) -> None:
     handle = attach(case, subject(family))
     with torch.no_grad():
         start = logits(handle.model)
         with handle.using(None):
             base = logits(handle.model)
     assert torch.allclose(start, base, atol=1e-6)
-
-
-@cases
-def test_values_that_learn_are_told_beforehand(case, family, subject) -> None:
     method, config = config_of(case, family)
-    assert method.trainable_parameters(config, subject(family).facts) == attach(case, subject(family)).count()
+    assert method.trainable_parameters(config, subject(family).facts) == handle.count()
 
 
 def test_ranks_and_scales_are_those_that_were_asked_for(subject) -> None:
@@ -213,7 +212,7 @@ def test_ranks_that_mean_nothing_are_refused(name, subject) -> None:
     (problem,) = problems(name, facts, target_modules=["value"], ranks={"query": 4})
     assert problem.allowed == "value", "a layer that is there, but not adapted"
     (problem,) = problems(name, facts, ranks={"query": 4, "self.query": 8})
-        assert "is meant by query, self.query" in problem.given
+    assert "is meant by query, self.query" in problem.given
     (problem,) = problems(name, facts, ranks={"query": 33})
     assert problem.where == "method.ranks.query" and problem.allowed == "1 to 32"
     (problem,) = problems(name, facts, rank=33, ranks={"query": 4})
