@@ -47,7 +47,7 @@ def make_generator(task: Talks, learner: Learner, tokenizer: Any) -> Generator:
     """The one generator, on this learner's model. Fold the method in around it (`Handle.folded`)."""
     from reglaj.generation import Generator
 
-    engine, handle = learner.engine, learner.handle
+    engine = learner.engine
     # On a CPU decoding waits for weights, not for products: converting them at every step would only cost.
     autocast = engine.autocast if engine.device == "cuda" else contextlib.nullcontext
     return Generator(
@@ -56,7 +56,7 @@ def make_generator(task: Talks, learner: Learner, tokenizer: Any) -> Generator:
         end_ids=task.renderer.facts.end_ids,
         context=learner.facts.context,
         autocast=autocast,
-        virtual=lambda: handle.virtual() if handle.is_on else None,
+        virtual=learner.handle.current_virtual,
     )
 
 
