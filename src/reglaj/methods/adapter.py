@@ -27,7 +27,7 @@ from pydantic import Field
 from reglaj.core.errors import Problem, UserError, user_error
 from reglaj.core.files import write_json
 from reglaj.methods import METHODS
-from reglaj.methods.base import Capabilities, Handle, Method
+from reglaj.methods.base import Capabilities, Handle, Method, freeze
 from reglaj.methods.config import MethodConfig
 from reglaj.methods.stacks import chosen_layers, lowest_of
 from reglaj.methods.targets import layer_problems
@@ -135,8 +135,7 @@ class Adapter(Method[AdapterConfig]):
             raise UserError(*problems)
         from reglaj.models.bottleneck import Bottleneck, Placed
 
-        if not getattr(model, "_reglaj_handles", None):
-            model.requires_grad_(False)
+        freeze(model)
         config = _filled(config, facts)
         placed, chosen = Placed(model, name, SUBLAYERS[facts.model_type]), chosen_layers(config.layers, facts)
         kind = config.bottleneck_dim, config.activation, config.scale, config.dropout
