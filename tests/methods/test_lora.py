@@ -10,6 +10,7 @@ from peft import PeftModel
 from tests.methods.test_conformance import TEXTS, attach, move, outputs
 from transformers import AutoModel
 
+from reglaj.core.errors import UserError
 from reglaj.methods.lora import Lora, LoraConfig
 from reglaj.models.inspect import inspect_model
 from reglaj.models.loading import load_backbone
@@ -91,3 +92,92 @@ def test_upper_layers_only(tiny_model):
     handle = Lora.attach(LoraConfig(layers=1), load_backbone(facts), facts)
     assert handle.capabilities.lowest_trained_layer == 1
     assert all("layer.1." in key for key, _ in handle.parameters()["lora"])
+
+
+def pissa(folder: Path, **keys):
+    facts = inspect_model(str(folder), folder=Path())
+    torch.manual_seed(0)
+    return Lora.attach(LoraConfig(rank=4, init="pissa", **keys), load_backbone(facts), facts), facts
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_pissa_begins_with_the_best_part_of_that_rank_and_leaves_the_base_alone(family, tiny_model):
+    handle, facts = pissa(tiny_model(family))
+    base = dict(load_backbone(facts).named_parameters())
+    for key, parameter in handle.model.named_parameters():
+        if "lora_" not in key:
+            assert torch.equal(parameter, base[key.replace(".base_layer.", ".")]), key
+    for layer in handle.layers():
+        part = layer.scaling["default"] * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+        weight = layer.get_base_layer().weight
+        left, values, right = torch.linalg.svd(weight)
+        best = left[:, :4] @ torch.diag(values[:4]) @ right[:4]
+        assert torch.allclose(part, best, atol=1e-5)
+        assert torch.allclose(layer.updated_weight("default"), weight, atol=1e-6)
+    layer = handle.layers()[0]
+    assert torch.allclose(layer.lora_A["default"].weight.norm(dim=1) ** 2 * layer.scaling["default"],
+                          torch.linalg.svdvals(layer.get_base_layer().weight)[:4], atol=1e-4)  # fmt: skip
+
+
+def test_a_large_layer_is_decomposed_nearly_as_well(monkeypatch):
+    from reglaj.models import pissa as module
+
+    spectrum = torch.diag(torch.arange(1, 301).float() ** -0.5)
+    torch.manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(300, 300))[0] for _ in range(2))
+    weight = left @ spectrum @ right
+    fast = module.principal_factors(weight, 8, 2.0)
+    monkeypatch.setattr(module, "EXACT_UP_TO", 300)
+    exact = module.principal_factors(weight, 8, 2.0)
+    errors = [(weight - 2.0 * up @ down).norm() for down, up in (fast, exact)]
+    assert errors[0] < 1.002 * errors[1]
+    assert fast[0].shape == exact[0].shape == (8, 300) and fast[0].is_contiguous()
+
+
+def test_first_factors_go_into_checkpoints_and_files(tiny_model, tmp_path):
+    handle, facts = pissa(tiny_model("llama"))
+    move(handle, facts)
+    state = handle.state()
+    assert len(state) == 2 * len(handle.layers())
+    for layer in handle.layers():
+        for tensor in layer.first_factors("default"):
+            assert any(kept is tensor for kept in state.values()), "the tensors themselves"
+    handle.save(tmp_path)
+    other, _ = pissa(tiny_model("llama"))
+    for tensor in other.state().values():
+        tensor.mul_(1.5)  # another machine's decomposition
+    other.load(tmp_path)
+    for key, tensor in state.items():
+        assert torch.equal(other.state()[key], tensor)
+    with torch.no_grad():
+        assert torch.equal(outputs(handle, facts), outputs(other, facts))
+    plain, _ = attach("lora", tiny_model("llama"))
+    with pytest.raises(Exception, match="does not fit"):
+        plain.load(tmp_path)
+
+
+def test_pissa_beside_another_handle_on_the_same_base(tiny_model):
+    handle, facts = pissa(tiny_model("llama"))
+    move(handle, facts)
+    second = Lora.attach(LoraConfig(rank=2), handle.model, facts, "second")
+    third = Lora.attach(LoraConfig(rank=2, init="pissa"), handle.model, facts, "third")
+    handle.model.eval()
+    with torch.no_grad():
+        with handle.using(None):
+            base = outputs(handle, facts)
+        with handle.using("default"):
+            assert not torch.allclose(outputs(handle, facts), base, atol=1e-4)
+        with handle.using("second"):
+            assert torch.equal(outputs(second, facts), base)
+        assert torch.allclose(outputs(third, facts), base, atol=1e-6)
+
+
+def test_pissa_needs_layers_whose_weight_says_what_they_do(tiny_model):
+    class OtherLinear(torch.nn.Linear):
+        pass
+
+    facts = inspect_model(str(tiny_model("bert")), folder=Path())
+    model = load_backbone(facts)
+    model.encoder.layer[0].attention.self.query.__class__ = OtherLinear
+    with pytest.raises(UserError, match="more than linear layers"):
+        Lora.attach(LoraConfig(init="pissa"), model, facts)
