@@ -91,3 +91,21 @@ def test_twenty_steps_equal_plain_peft(family, model_folder, tmp_path):
     for key, tensor in last.items():
         assert torch.allclose(tensor, theirs_last[key], rtol=0, atol=1e-5), key
         assert not torch.equal(tensor, first[key]), f"{key} has moved"
+
+
+def test_layers_of_both_stacks_of_an_encoder_decoder(tmp_path):
+    """Of an encoder of two layers and a decoder of three, the upper ones of each."""
+    import transformers
+    from tests.tiny import tiny_config, write_tokenizer
+
+    config = transformers.T5Config.from_dict(tiny_config("t5").to_dict() | {"num_decoder_layers": 3})
+    transformers.AutoModelForSeq2SeqLM.from_config(config).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    facts = inspect_model(str(tmp_path), folder=tmp_path)
+    keys = Ia3Config(layers=1, target_modules="k")
+    handle = Ia3.attach(keys, load_backbone(facts), facts)
+    found = {key.split(".layer.")[0] for key, _ in handle.parameters()["ia3"]}
+    assert found == {"encoder.block.1", "decoder.block.2"}
+    assert Ia3.check(Ia3Config(layers=3), facts) == []
+    (problem,) = Ia3.check(Ia3Config(layers=4), facts)
+    assert "1 to 3 upper layers" in problem.allowed

@@ -167,11 +167,11 @@ class InjectedHandle(Handle):
         before = [(layer.get_base_layer(), dict(layer.get_base_layer()._parameters)) for layer in layers]
         try:
             with torch.no_grad():
-                for layer, (base, parameters) in zip(layers, before, strict=True):
+                for base, parameters in before:
                     for key, parameter in parameters.items():
                         if parameter is not None:
                             base._parameters[key] = torch.nn.Parameter(parameter.clone(), requires_grad=False)
-                    layer.merge(adapter_names=[self.name])
+            self._merge(layers)
             yield
         finally:
             for layer, (base, parameters) in zip(layers, before, strict=True):
@@ -181,14 +181,15 @@ class InjectedHandle(Handle):
     def merge(self) -> None:
         if not self.capabilities.linear_deltas:
             super().merge()
-        for layer in self.layers():
-            layer.merge(adapter_names=[self.name])
+        self._merge(self.layers())
 
-    def learnt(self, tokenizer: Any) -> dict[str, Any]:
-        """How far the weights were moved, by layer and by kind, where the update can be folded into them."""
-        from reglaj.methods.weight_changes import weight_changes
+    def _merge(self, layers: list[Any]) -> None:
+        """By PEFT, in the precision of the weights, whatever a pass around it is computed in."""
+        import torch
 
-        return weight_changes(self)
+        with torch.no_grad(), torch.autocast(next(self.model.parameters()).device.type, enabled=False):
+            for layer in layers:
+                layer.merge(adapter_names=[self.name])
 
 
 def _as_peft_wraps(model: Any, tuner: Any) -> Any:

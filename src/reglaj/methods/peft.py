@@ -21,6 +21,7 @@ from reglaj.methods.targets import (
     TargetedConfig,
     chosen_modules,
     in_and_out,
+    input_values,
     lowest_layer,
     names_in,
     peft_targets,
@@ -110,6 +111,14 @@ class Peft(Method[PeftMethodConfig]):
         return _counted(config, facts)[1]
 
     @classmethod
+    def lowest_trained_layer(cls, config: PeftMethodConfig, facts: ModelFacts) -> int:
+        return lowest_layer(_chosen(config, facts), facts)
+
+    @classmethod
+    def kept_values(cls, config: PeftMethodConfig, facts: ModelFacts) -> int:
+        return input_values(_chosen(config, facts), facts)
+
+    @classmethod
     def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:
         return next(rate for limit, rate in _RATES if facts.parameters <= limit)
 
@@ -122,7 +131,7 @@ class Peft(Method[PeftMethodConfig]):
         tuner = _inject(config, model, facts, name)
         capabilities = Capabilities(
             linear_deltas=_type(config) not in _UNMERGEABLE,
-            lowest_trained_layer=lowest_layer(_chosen(config, facts), facts),
+            lowest_trained_layer=cls.lowest_trained_layer(config, facts),
         )
         return PeftHandle(model, name, capabilities, tuner)
 

@@ -73,13 +73,13 @@ def chosen_modules(config: TargetedConfig, facts: ModelFacts, among: Modules | N
 
     among: what can be meant, where that is not the linear layers.
     """
-    targets, layers = _targets(config), _layer_numbers(config, facts)
+    targets = _targets(config)
     every = facts.linear_modules() if among is None else among
     return {
         module: shape
         for module, shape in every.items()
         if (not targets or any(matches(module, target) for target in targets))
-        and (layers is None or layer_number(module) in layers)
+        and (config.layers is None or layer_number(module) in _layer_numbers(config.layers, module, facts))
         and (targets or layer_number(module) is not None)
     }
 
@@ -96,10 +96,11 @@ def input_values(modules: Mapping[str, tuple[int, int]], facts: ModelFacts) -> i
 
 
 def lowest_layer(modules: Collection[str], facts: ModelFacts) -> int:
-    """The lowest layer among these modules; 0 where a model has two stacks of layers."""
-    if facts.is_encoder_decoder:
+    """The lowest layer among these modules; 0 where a model has two stacks of layers, or one is in no layer."""
+    numbers = [layer_number(module) for module in modules]
+    if facts.is_encoder_decoder or None in numbers:
         return 0
-    return min((number for module in modules if (number := layer_number(module)) is not None), default=0)
+    return min((number for number in numbers if number is not None), default=0)
 
 
 def names_in(model: nn.Module, modules: Collection[str]) -> list[str]:
@@ -130,12 +131,12 @@ def layer_number(module: str) -> int | None:
     return next((int(part) for part in module.split(".") if part.isdigit()), None)
 
 
-def _layer_numbers(config: TargetedConfig, facts: ModelFacts) -> set[int] | None:
-    if config.layers is None:
-        return None
-    if isinstance(config.layers, int):
-        return set(range(facts.layers - config.layers, facts.layers))
-    return set(config.layers)
+def _layer_numbers(layers: int | tuple[int, ...], module: str, facts: ModelFacts) -> Collection[int]:
+    """Those that are meant of the stack that a module is in: an encoder-decoder has two, each with an upper end."""
+    if not isinstance(layers, int):
+        return layers
+    top = facts.decoder_layers if facts.is_encoder_decoder and "decoder" in module.split(".") else facts.layers
+    return range(top - layers, top)
 
 
 def _short_names(chosen: list[str], every: set[str]) -> list[str]:
@@ -158,11 +159,11 @@ def _numbered(parts: list[str]) -> bool:
 
 def layer_problems(layers: int | tuple[int, ...] | None, facts: ModelFacts) -> list[Problem]:
     """Layers that the model does not have."""
+    # Of two stacks the longer one: what the shorter one does not have is all of it.
+    most = max(facts.layers, facts.decoder_layers)
     wrong = (
         layers is not None
-        and (
-            not 1 <= layers <= facts.layers if isinstance(layers, int) else not set(layers) <= set(range(facts.layers))
-        )
+        and (not 1 <= layers <= most if isinstance(layers, int) else not set(layers) <= set(range(most)))
     ) or layers == ()
     if not wrong:
         return []
@@ -170,8 +171,8 @@ def layer_problems(layers: int | tuple[int, ...] | None, facts: ModelFacts) -> l
         Problem(
             where="method.layers",
             given=f"{layers}",
-            allowed=f"1 to {facts.layers} upper layers, or numbers from 0 to {facts.layers - 1}",
-            why=f"{facts.name} has {facts.layers} layers",
+            allowed=f"1 to {most} upper layers, or numbers from 0 to {most - 1}",
+            why=f"{facts.name} has {most} layers",
             remedy="choose layers that the model has, or remove the key for all of them",
         )
     ]
