@@ -11,7 +11,7 @@ import torch
 from tests.tiny import write_model
 from torch import Tensor, nn
 
-from reglaj.models import attention, packing
+from reglaj.models import attention, laying, packing
 from reglaj.models.inspect import inspect_model
 from reglaj.models.loading import load_backbone, load_seq2seq
 from reglaj.models.packing import TokenBatch, choose_layout, hidden_states
@@ -269,9 +269,9 @@ def test_a_leak_between_texts_would_be_seen(tiny_model, monkeypatch):
     assert packing._difference(model, "packed", 0, 120, virtual=virtual) is None
     own = attention.before_each
 
-    def once(rows: Tensor, learnt: Tensor, lengths: tuple[int, ...]) -> Tensor:
-        laid = own(rows, learnt, lengths).clone()
-        laid[len(learnt) + lengths[0] :][: len(learnt)] = 0
+    def once(rows: Tensor, learnt: Tensor, layout: laying.Behind) -> Tensor:
+        laid = own(rows, learnt, layout).clone()
+        laid[len(learnt) + layout.lengths[0] :][: len(learnt)] = 0
         return laid
 
     monkeypatch.setattr(attention, "before_each", once)
@@ -284,3 +284,27 @@ def test_attention_that_is_not_reached_is_not_found(tmp_path):
     for layer in model.encoder.layer:  # as an architecture that has attention of its own
         layer.attention.self.forward = lambda hidden, *_, **__: (hidden, None)
     assert attentions(model, torch.arange(5, 9)) == []
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_laying_before_texts_and_taking_away_are_exact_both_ways(is_cut, monkeypatch):
+    """By pieces, as on a processor, and by places, as on a device: against autograd's own."""
+    monkeypatch.setattr(laying.Behind, "is_cut", is_cut)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(sum(LENGTHS), 3, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    learnt = torch.randn(COUNT, 3, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    layout = laying.Behind(LENGTHS, COUNT, torch.device("cpu"))
+    laid = laying.before_each(rows, learnt, layout)
+    plain = torch.cat([piece for text in rows.split(LENGTHS) for piece in (learnt, text)])
+    assert torch.equal(laid, plain)
+    assert torch.equal(laying.after_each(laid, layout), rows)
+    weights = torch.randn(laid.shape, generator=generator, dtype=torch.float64)
+    for ours, expected in zip(
+        torch.autograd.grad((laid * weights).sum(), (rows, learnt)),
+        torch.autograd.grad((plain * weights).sum(), (rows, learnt)),
+        strict=True,
+    ):
+        assert torch.allclose(ours, expected)
+    texts = laying.after_each(laying.before_each(rows, learnt, layout), layout)
+    (back,) = torch.autograd.grad((texts * weights[: len(rows)]).sum(), rows)
+    assert torch.equal(back, weights[: len(rows)])

@@ -17,7 +17,7 @@ queries, the last of which belong together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reglaj.models.laying import Behind, PadLayout, before_each, on_device, to_grid, to_packed
 from reglaj.models.prefixed import Prefix
 
 Kernel = Literal["per-text", "grid", "varlen"]
@@ -37,99 +38,6 @@ _VARLEN_WIDTHS = 256
 """Widest head of the variable-length kernel."""
 _UNKNOWN = ("softcap", "s_aux", "head_mask", "position_bias")
 """Options of attention that change its result and that none of the three knows."""
-
-
-def on_device(values: np.ndarray[Any, Any], device: torch.device | str) -> Tensor:
-    """The array as a tensor there. To CUDA through pinned memory: a copy from elsewhere waits for the device."""
-    tensor = torch.from_numpy(values)
-    if torch.device(device).type == "cpu":
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PadLayout:
-    """How T packed tokens lie in a (B, L) grid: computed once a batch, used in every layer.
-
-    to_grid: (B*L,) index into T, 0 where there is padding. to_packed: (T,) index into B*L.
-    mask: (B, L) bool, true at tokens.
-    """
-
-    to_grid: Tensor
-    to_packed: Tensor
-    mask: Tensor
-
-    @classmethod
-    def of(cls, lengths: tuple[int, ...], device: torch.device) -> PadLayout:
-        longest = max(lengths)
-        mask = np.arange(longest) < np.asarray(lengths)[:, None]
-        grid = np.where(mask, np.cumsum(mask.ravel()).reshape(mask.shape) - 1, 0)
-        return cls(
-            to_grid=on_device(grid.ravel(), device),
-            to_packed=on_device(np.flatnonzero(mask), device),
-            mask=on_device(mask, device),
-        )
-
-
-class _ToGrid(torch.autograd.Function):
-    """(T, D) to (B*L, D). Backward is a gather: autograd's own would add row by row into zeros."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, layout: PadLayout) -> Tensor:
-        ctx.layout = layout
-        return rows.index_select(0, layout.to_grid)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0].index_select(0, ctx.layout.to_packed), None
-
-
-class _ToPacked(torch.autograd.Function):
-    """(B*L, D) to (T, D). Backward is a gather with the padding set to zero."""
-
-    @staticmethod
-    def forward(ctx: Any, grid: Tensor, layout: PadLayout) -> Tensor:
-        ctx.layout = layout
-        return grid.index_select(0, layout.to_packed)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        layout: PadLayout = ctx.layout
-        grid = gradients[0].index_select(0, layout.to_grid)
-        return grid.masked_fill_(~layout.mask.view(-1, 1), 0), None
-
-
-class _BeforeEach(torch.autograd.Function):
-    """(T, ...) and (P, ...) to (B*P + T, ...). Backward sums once: autograd's own would add text by text."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, learnt: Tensor, lengths: tuple[int, ...]) -> Tensor:
-        ctx.sizes = [size for length in lengths for size in (len(learnt), length)]
-        return torch.cat([piece for text in rows.split(lengths) for piece in (learnt, text)])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        pieces = gradients[0].split(ctx.sizes)
-        rows = torch.cat(pieces[1::2]) if ctx.needs_input_grad[0] else None
-        learnt = torch.stack(pieces[::2]).sum(0) if ctx.needs_input_grad[1] else None
-        return rows, learnt, None
-
-
-def before_each(rows: Tensor, learnt: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """What is learnt, (P, ...), before each text of `rows`, (T, ...): (B*P + T, ...)."""
-    laid: Tensor = _BeforeEach.apply(rows, learnt, lengths)
-    return laid
-
-
-def after_each(rows: Tensor, count: int, lengths: tuple[int, ...]) -> Tensor:
-    """The texts alone, (T, ...), of what `before_each` made. count: P."""
-    return torch.cat(rows.split([size for length in lengths for size in (count, length)])[1::2])
-
-
-def to_packed(grid: Tensor, layout: PadLayout) -> Tensor:
-    """(B*L, D) to (T, D): the padding is left out."""
-    packed: Tensor = _ToPacked.apply(grid, layout)
-    return packed
 
 
 class Texts:
@@ -182,6 +90,12 @@ class Texts:
         lengths = tuple(self.prefix.count + length for length in self.lengths)
         return Texts(lengths, self.device, is_causal=self.is_causal)
 
+    @cached_property
+    def behind(self) -> Behind:
+        """How keys of texts lie behind learnt ones."""
+        assert self.prefix is not None
+        return Behind(self.lengths, self.prefix.count, self.device)
+
     def with_prefix(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (1, G, T, H) with what the layer learnt before each text: (1, G, B*P + T, H) both."""
         if self.prefix is None:
@@ -190,7 +104,7 @@ class Texts:
         if pair is None:
             raise NotImplementedError("one of its layers has no learnt keys")
         laid = [
-            before_each(states[0].transpose(0, 1), learnt.transpose(0, 1), self.lengths).transpose(0, 1)[None]
+            before_each(states[0].transpose(0, 1), learnt.transpose(0, 1), self.behind).transpose(0, 1)[None]
             for states, learnt in zip((key, value), pair, strict=True)
         ]
         return laid[0], laid[1]
@@ -252,16 +166,15 @@ def _per_text(
 def _grid(query: Tensor, key: Tensor, value: Tensor, texts: Texts, settings: dict[str, Any]) -> Tensor:
     _, heads, tokens, width = query.shape
 
-    def to_grid(states: Tensor, layout: PadLayout) -> Tensor:
+    def by_row(states: Tensor, layout: PadLayout) -> Tensor:
         rows = states.transpose(1, 2).reshape(-1, heads * width)
-        grid: Tensor = _ToGrid.apply(rows, layout)
-        return grid.view(*layout.mask.shape, heads, width).transpose(1, 2)
+        return to_grid(rows, layout).view(*layout.mask.shape, heads, width).transpose(1, 2)
 
     keys = texts.keys.grid
     attended = nn.functional.scaled_dot_product_attention(
-        to_grid(query, texts.grid),
-        to_grid(key, keys),
-        to_grid(value, keys),
+        by_row(query, texts.grid),
+        by_row(key, keys),
+        by_row(value, keys),
         attn_mask=keys.mask[:, None, None, :],
         **settings,
     )
@@ -289,6 +202,10 @@ def _is_new_enough(device: torch.device) -> bool:
 def _varlen(query: Tensor, key: Tensor, value: Tensor, texts: Texts, scale: float | None, window: int | None) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
+    groups: dict[str, Any] = {"enable_gqa": True} if query.shape[1] != key.shape[1] else {}
+    if groups and not _knows_groups():
+        repeats, groups = query.shape[1] // key.shape[1], {}
+        key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
     attended = varlen_attn(
         query,
@@ -301,10 +218,18 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, texts: Texts, scale: floa
         scale=scale,
         # Of transformers' window the token itself is one, of the kernel's it is not.
         window_size=((window or 0) - 1, 0) if texts.is_causal else (-1, -1),
-        enable_gqa=query.shape[1] != key.shape[1],
+        **groups,
     )
     assert isinstance(attended, Tensor)
     return attended[None]
+
+
+@lru_cache
+def _knows_groups() -> bool:
+    """Whether the kernel takes fewer key heads than query heads: older versions of torch do not say so."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def register_attention() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from reglaj.core.files import write_json
-from reglaj.models.attention import on_device
+from reglaj.models.laying import on_device
 
 Pooling = Literal["cls", "mean", "last"]
 INITIAL_STD = 0.02

@@ -20,17 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reglaj.models.attention import (
-    ATTENTION_NAME,
-    Attention,
-    PadLayout,
-    Texts,
-    after_each,
-    before_each,
-    on_device,
-    register_attention,
-    to_packed,
-)
+from reglaj.models.attention import ATTENTION_NAME, Attention, Texts, register_attention
+from reglaj.models.laying import Behind, PadLayout, after_each, before_each, on_device, to_packed
 from reglaj.models.prefixed import OVER, Prefix
 from reglaj.models.virtual import VirtualTokens
 
@@ -102,11 +93,12 @@ def hidden_states(
     lengths, positions = batch.lengths, batch.positions + position_offset
     given: dict[str, Any] = {"input_ids": batch.input_ids[None]}
     embeddings = virtual.embeddings if virtual else None
+    behind = Behind(lengths, 0 if embeddings is None else len(embeddings), batch.input_ids.device)
     if embeddings is not None:
         lengths = tuple(len(embeddings) + length for length in lengths)
         positions = _positions(lengths, batch.input_ids.device) + position_offset
         own = _embedded(model, batch.input_ids)
-        given = {"inputs_embeds": before_each(own, embeddings.to(own.dtype), batch.lengths)[None]}
+        given = {"inputs_embeds": before_each(own, embeddings.to(own.dtype), behind)[None]}
     prefix = Prefix(virtual) if virtual and virtual.keys_values else None
     given["position_ids"] = positions[None] + (prefix.count if prefix else 0)
     is_causal = layout.endswith("causal")
@@ -118,7 +110,7 @@ def hidden_states(
         with _Attention(model):
             output = model(**given, texts=texts, **(_plain(model) if is_causal else {}))
     packed: Tensor = output.last_hidden_state[0]
-    return packed if embeddings is None else after_each(packed, len(embeddings), batch.lengths)
+    return packed if embeddings is None else after_each(packed, behind)
 
 
 def _padded_states(model: nn.Module, batch: TokenBatch, position_offset: int, virtual: VirtualTokens | None) -> Tensor:

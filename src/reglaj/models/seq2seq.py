@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reglaj.models.attention import to_packed
+from reglaj.models.laying import to_packed
 from reglaj.models.packing import TokenBatch
 from reglaj.models.prefixed import Prefix
 from reglaj.models.virtual import VirtualTokens

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reglaj.models.attention import on_device
+from reglaj.models.laying import on_device
 from reglaj.models.packing import PROBE_TOLERANCE, TokenBatch
 
 Run = Callable[[TokenBatch], Tensor]

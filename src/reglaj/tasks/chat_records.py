@@ -200,7 +200,7 @@ def supervised_batch(encoded: Encoded, rows: Sequence[int], device: str) -> Supe
     """Some rows of what `encode_conversations` gave."""
     import numpy as np
 
-    from reglaj.models.attention import on_device
+    from reglaj.models.laying import on_device
     from reglaj.objectives.next_token import SupervisedBatch
 
     starts, flags = encoded.rows.starts, encoded.targets.flags

@@ -180,7 +180,7 @@ class Classify(Task):
         return targets
 
     def batch(self, encoded: Encoded, rows: list[int], device: str) -> LabelledBatch:
-        from reglaj.models.attention import on_device
+        from reglaj.models.laying import on_device
         from reglaj.objectives.cross_entropy import LabelledBatch
 
         return LabelledBatch(
