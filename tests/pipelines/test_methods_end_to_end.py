@@ -11,6 +11,7 @@ from tests.tiny_chat import write_chat_model, write_conversations
 
 import reglaj
 from reglaj.pipelines.chat import before_and_after, open_chat
+from reglaj.training.learner import weights_sha256
 
 VIRTUAL = [
     {"name": "prompt", "num_virtual_tokens": 6},
@@ -64,7 +65,9 @@ def test_a_classifier(classes: Path, method: dict[str, Any]) -> None:
     run = reglaj.train(recipe_for(classes / "model", classes / "rows.jsonl", method=method, train=TRAIN), runs=classes)
     assert run.report["training"]["steps"] == 12
     assert same_figures(run.report["test"], reglaj.evaluate(run.path)["test"]), "what was saved is what was evaluated"
-    (answer,) = reglaj.load(run.path).predict(["where is my card"])
+    loaded = reglaj.load(run.path)
+    assert weights_sha256(loaded._assembled.learner.trained()) == run.report["weights_sha256"]
+    (answer,) = loaded.predict(["where is my card"])
     assert answer["prediction"] in {"cards", "fees", "transfers"}
     check_learnt(run, method)
 

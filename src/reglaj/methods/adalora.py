@@ -193,6 +193,15 @@ class AdaLoraHandle(InjectedHandle):
         elif step == self._end or (step > self._start and step % self._every == 0):
             self._allocate(self._budget(step))
 
+    def finish(self) -> None:
+        """The vectors of singular values that were taken away become zero, as they are when the files are read."""
+        import torch
+
+        with torch.no_grad():
+            for q, p, there in zip(self._q, self._p, self._there(), strict=True):
+                q.mul_(there.to(q.dtype)[:, None])
+                p.mul_(there.to(p.dtype))
+
     def state(self) -> dict[str, Tensor]:
         named = {"kept": self.kept}
         for kind, tensors in (("importance", self._importance), ("uncertainty", self._uncertainty)):
@@ -254,11 +263,15 @@ class AdaLoraHandle(InjectedHandle):
         finally:
             config.rank_pattern = None
 
-    def _pattern(self) -> dict[str, list[bool]]:
-        """By PEFT's names, which singular values are saved. The best weights may be of a step when more were there."""
+    def _there(self) -> Tensor:
+        """(M, R) which singular values are saved. The best weights may be of a step when more were there."""
         import torch
 
-        there = self.kept | torch.stack([e.detach().view(-1) != 0 for e in self._e])
+        return self.kept | torch.stack([e.detach().view(-1) != 0 for e in self._e])
+
+    def _pattern(self) -> dict[str, list[bool]]:
+        """By PEFT's names, which singular values are saved."""
+        there = self._there()
         names = {id(p): key for key, p in self.learnt_tensors().items()}
         return {names[id(e)].removeprefix(PREFIX): kept for e, kept in zip(self._e, there.tolist(), strict=True)}
 

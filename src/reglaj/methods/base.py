@@ -115,6 +115,10 @@ class Handle(ABC):
         """Called after the optimizer has moved, with the gradients still there. step: counted from 1."""
         return None
 
+    def finish(self) -> None:
+        """Called after the last step, on the weights that stay: those that change no output and are not saved go."""
+        return None
+
     def state(self) -> dict[str, Tensor]:
         """Beside the parameters, what decides the steps to come: the tensors themselves, of shapes that never change.
 
@@ -184,6 +188,8 @@ class Method(ABC, Generic[C]):
     """Whether the model is the base before the first step."""
     trains_base: ClassVar[bool] = False
     """Whether what learns are parameters of the base, and not others beside them."""
+    learns_without_head: ClassVar[bool] = True
+    """Whether anything of the base or the method learns; else only a task with a new head is for it."""
     is_mergeable: ClassVar[bool] = False
     """Whether what was learnt can be folded into the base's weights."""
     served_by: ClassVar[tuple[str, ...]] = ()

@@ -187,6 +187,7 @@ class _Fit(Generic[B]):
             self._begin(found)
             steps = self._train(found.step if found else 0)
         self.validation.restore_best()
+        self.learner.handle.finish()
         self.learner.train(False)
         return Fitted(
             steps=steps,
