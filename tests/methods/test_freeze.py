@@ -131,7 +131,8 @@ def test_full_and_freeze_on_one_base_with_tied_weights(tiny_model: Any, tmp_path
     with full.using(None):
         assert torch.equal(look(), base)
     assert torch.equal(look(), upper)
-    (tmp_path / "full").mkdir(), (tmp_path / "freeze").mkdir()
+    for name in ("full", "freeze"):
+        (tmp_path / name).mkdir()
     full.save(tmp_path / "full"), freeze.save(tmp_path / "freeze")
     assert "shared.weight" in load_file(tmp_path / "full" / "model.safetensors")
     assert "shared.weight" not in load_file(tmp_path / "freeze" / "trained.safetensors")
