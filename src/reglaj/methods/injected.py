@@ -191,6 +191,12 @@ class InjectedHandle(Handle):
             for layer in layers:
                 layer.merge(adapter_names=[self.name])
 
+    def learnt(self, tokenizer: Any) -> dict[str, Any]:
+        """How far the weights were moved, by layer and by kind, where the update can be folded into them."""
+        from reglaj.methods.weight_changes import weight_changes
+
+        return weight_changes(self)
+
 
 def _as_peft_wraps(model: Any, tuner: Any) -> Any:
     """A module in which everything has the name that it would have in a `PeftModel`."""
