@@ -54,9 +54,14 @@ def cases() -> list[str]:
     return [*METHODS.names(), *(case for case, (name, _) in VARIANTS.items() if name in METHODS)]
 
 
-def cases_and_families() -> list[tuple[str, str]]:
+def on_every_model() -> list[tuple[str, str]]:
     """Methods on every model; their variants on the three kinds."""
     return [(case, family) for case in cases() for family in (THREE if case in VARIANTS else FAMILIES)]
+
+
+def on_each_kind() -> list[tuple[str, str]]:
+    """All cases on the three kinds of models, for what costs more."""
+    return [(case, family) for case in cases() for family in THREE]
 
 
 def section(case: str) -> dict[str, Any]:

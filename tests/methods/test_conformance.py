@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.methods.settings import DECODER, REQUIRED, ROUNDED, cases, cases_and_families, section
+from tests.methods.settings import DECODER, REQUIRED, ROUNDED, cases, on_each_kind, on_every_model, section
 from tests.methods.subjects import TEXTS, attach, load, move, outputs
 from torch import Tensor
 
@@ -24,7 +24,8 @@ from reglaj.methods import METHODS
 __all__ = ["TEXTS", "attach", "load", "move", "outputs"]
 JSON_BYTES = 16_000
 """Of a saved model's configs, generously."""
-every = pytest.mark.parametrize(("case", "family"), cases_and_families())
+every = pytest.mark.parametrize(("case", "family"), on_every_model())
+each_kind = pytest.mark.parametrize(("case", "family"), on_each_kind())
 
 
 def name_of(case: str) -> str:
@@ -178,7 +179,7 @@ def test_using_none_is_the_base_and_then_ours_again(case, family, subject):
 
 
 @pytest.mark.parametrize("kind", ["same", "other"])
-@every
+@each_kind
 def test_two_handles_on_one_base(case, family, kind, subject):
     here = subject(family)
     first = here.moved(case)
@@ -208,7 +209,7 @@ def test_two_handles_on_one_base(case, family, kind, subject):
         pass
 
 
-@every
+@each_kind
 def test_a_second_handle_leaves_the_first_one_what_it_learns(case, family, subject):
     """Its parameters still want a gradient, and get one while it is on."""
     here = subject(family)
@@ -222,7 +223,7 @@ def test_a_second_handle_leaves_the_first_one_what_it_learns(case, family, subje
             assert (parameter.grad is not None and parameter.grad.abs().max() > 1e-6) or _never_moves(key), key
 
 
-@every
+@each_kind
 def test_merged_equals_unmerged_or_is_refused(case, family, subject):
     here = subject(family)
     handle = here.moved(case)
@@ -238,7 +239,7 @@ def test_merged_equals_unmerged_or_is_refused(case, family, subject):
         assert close(here.look(handle.model, handle), before)
 
 
-@every
+@each_kind
 def test_folded_equals_unfolded_and_the_base_comes_back(case, family, subject):
     here = subject(family)
     handle = here.moved(case)

@@ -51,29 +51,36 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor], told: Any) -> No
 
 @pytest.mark.parametrize("family", [ENCODER, DECODER])
 @pytest.mark.parametrize("case", cases())
-def test_loss_and_gradient_do_not_depend_on_how_a_step_is_cut(case: str, family: str, subject: Any) -> None:
-    """Each text alone, padded, without fused operations, is what everything else has to equal; checkpointed too."""
+def test_loss_and_gradient_do_not_depend_on_how_a_step_is_cut(
+    case: str, family: str, subject: Any, tmp_path: Path
+) -> None:
+    """Each text alone, padded, without fused operations, is what everything else has to equal; checkpointed too, and
+    with the states of frozen layers that were kept."""
     training = Training(case, family, trains(case, family, subject))
+    learner, facts = training.learner, training.assembled.facts
     training.stir()
     training.take("padded", "per-text", is_fused=False)
     expected_loss, expected = training.gradients(1)
-    assert expected.keys() == training.learner.named_parameters().keys(), "all of them get a gradient"
-    is_fusible = training.learner.handle.fuse(True)
+    assert expected.keys() == learner.named_parameters().keys(), "all of them get a gradient"
+    is_fusible = learner.handle.fuse(True)
 
-    def look(told: str) -> None:
-        for layout, attention in CHOICES[family]:
+    def look(told: str, budgets: tuple[int, ...], choices: list[tuple[Any, Any]] = CHOICES[family]) -> None:
+        for layout, attention in choices:
             training.take(layout, attention, is_fused=is_fusible)
-            for budget in (120 if family == DECODER else 40, WHOLE):
+            for budget in budgets:
                 loss, found = training.gradients(budget)
                 assert loss == pytest.approx(expected_loss, abs=CLOSE), (told, layout, attention, budget)
                 same(found, expected, (told, layout, attention, budget))
 
-    look("plain")
-    training.take("alone", "per-text", is_fused=is_fusible)
-    same(training.gradients(1)[1], expected, "alone")
-    if training.learner.backbone.supports_gradient_checkpointing and not training.learner.trunk_is_frozen:
-        training.learner.checkpoint_gradients()
-        look("checkpointed")
+    look("plain", (120 if family == DECODER else 40, WHOLE))
+    look("alone", (1,), [("alone", "per-text")])
+    if learner.backbone.supports_gradient_checkpointing and not learner.trunk_is_frozen:
+        learner.checkpoint_gradients()
+        look("checkpointed", (WHOLE,))
+    if 0 < learner.handle.capabilities.lowest_trained_layer < facts.layers:
+        training.take(*CHOICES[family][0], is_fused=is_fusible)
+        training.keep_states(tmp_path)
+        look("kept", (WHOLE,), CHOICES[family][:1])
 
 
 @pytest.mark.parametrize("case", cases())

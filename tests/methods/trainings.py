@@ -15,8 +15,9 @@ from torch import Tensor
 from reglaj.data.batching import micro_batches
 from reglaj.methods import METHODS
 from reglaj.training.fit import build_step
+from reglaj.training.trunk_cache import attach_states
 
-ROWS = 16
+ROWS = 12
 
 
 class Training:
@@ -35,6 +36,16 @@ class Training:
         is_padded = self.learner.engine.is_padded
         groups = micro_batches(list(rows), self.encoded.rows.lengths, budget, is_padded=is_padded)
         return [self.supervision.load(group) for group in groups]
+
+    def keep_states(self, runs: Path) -> None:
+        """Run the frozen layers now, and never again."""
+        task, parts = self.assembled.task, (self.encoded.rows, self.encoded.rows)
+        rows, _ = attach_states(self.learner, parts, self.config.model_copy(update={"epochs": 20}), runs)
+        assert rows.states is not None, self.learner.engine.trunk_cache
+        encoded = self.encoded = replace(self.encoded, rows=rows)
+        self.supervision = replace(
+            self.supervision, rows=rows, load=lambda numbers: task.batch(encoded, numbers, "cpu")
+        )
 
     def stir(self) -> None:
         """Move everything off its start, where a factor of zero hides the other one's gradient."""

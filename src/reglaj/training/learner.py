@@ -108,6 +108,9 @@ class Learner:
                 where="train.gradient_checkpointing",
             )
         self.backbone.activation_checkpointing_enable({"use_reentrant": False})
+        # transformers lets the embeddings' output want a gradient, for the other kind of checkpointing. Frozen layers
+        # would then be made again, and gone back through, for nothing.
+        self.backbone.disable_input_require_grads()
         self._is_checkpointed = True
         self.engine = self.engine  # without copies from now on
         self.train(self.head.training)
