@@ -88,3 +88,38 @@ def test_runs_are_listed_oldest_first(tmp_path):
     listed = describe_runs(tmp_path)
     assert [run["name"] for run in listed] == ["tiny-001", "tiny-002"]
     assert {run["status"] for run in listed} == {"interrupted"}, "nobody holds their locks"
+
+
+def test_methods_say_what_they_take_and_who_serves_them(tiny_model):
+    listed = {method["name"]: method for method in describe_methods(str(tiny_model("bert")))}
+    lora, probe, full = listed["lora"], listed["linear-probe"], listed["full"]
+    assert lora["is_mergeable"] and "vLLM" in lora["served_by"] and not full["is_mergeable"]
+    assert "chat" not in probe["tasks"] and "classify" in probe["tasks"], "there has to be a head that learns"
+    assert "chat" not in lora["tasks"], "an encoder writes nothing"
+    assert "chat" in {method["name"]: method for method in describe_methods()}["lora"]["tasks"]
+    assert lora["stored_bytes"] == 4 * lora["trainable_parameters"]
+    assert 0 < probe["memory_bytes"] < lora["memory_bytes"] < listed["dora"]["memory_bytes"]
+    for name, method in listed.items():
+        assert method["citation"] and method["architectures"], name
+        assert ("problem" in method) == (method["trainable_parameters"] is None), name
+
+
+def test_a_method_that_cannot_do_a_model_says_what_would_work(tiny_model):
+    listed = {method["name"]: method for method in describe_methods(str(tiny_model("llama")))}
+    bitfit = listed["bitfit"]
+    assert "without biases" in bitfit["problem"] and "lora" in bitfit["remedy"]
+    assert bitfit["memory_bytes"] is None
+
+
+@pytest.mark.parametrize("model", [[], ["bert"]])
+def test_the_table_of_methods_is_readable_at_a_hundred_columns(model, tiny_model):
+    from typer.testing import CliRunner
+
+    from reglaj.cli.app import app
+
+    shown = CliRunner().invoke(app, ["methods", *(str(tiny_model(name)) for name in model)])
+    assert shown.exit_code == 0
+    lines = shown.stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert all(any(line.startswith(name) for line in lines) for name in METHODS.names())
+    assert ("memory" in lines[0]) == bool(model)

@@ -1,4 +1,4 @@
-"""The forecast moves the right way with what costs, and what waits for the backward pass is of the size that is counted.
+"""The forecast moves with what costs, and what waits for the backward pass is of the size that is counted.
 
 Against whole trainings it is held by `benchmarks/forecasts.py`.
 """

@@ -43,7 +43,7 @@ def _read(page: Page, found: dict[str, Any]) -> None:
     page.table(columns, [_method(one) for one in found["methods"] if "problem" not in one], right=columns[2:4])
     for one in found["methods"]:
         if "problem" in one:
-            page.line(f"cannot: {one['method']} ({one['problem']}; {one['remedy']})")
+            page.line(f"cannot: {one['method']} ({one['problem']})")
     for note in found["notes"]:
         page.line(f"note: {note}")
 

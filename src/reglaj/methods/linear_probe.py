@@ -29,6 +29,7 @@ class LinearProbe(Method[LinearProbeConfig]):
 
     config_type = LinearProbeConfig
     summary = "the model stays frozen, only a new linear head learns"
+    learns_without_head = False
     citation = "Alain and Bengio 2016, arXiv:1610.01644"
 
     @classmethod

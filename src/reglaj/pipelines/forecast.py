@@ -117,6 +117,8 @@ def what_would_fit(
 
 def told_problem(problem: Problem) -> dict[str, str]:
     """Why a method cannot do a model, and what would work, for a table."""
+    if problem.given == "nothing":  # a key without a default, which a recipe has to name
+        return {"problem": f"{problem.where} has to be given", "remedy": f"name it: {problem.allowed}"}
     where = "" if problem.where == "method.name" else f"{problem.where} is "
     return {"problem": where + problem.given, "remedy": problem.remedy}
 
