@@ -87,7 +87,7 @@ class PrefixTuning(Method[PrefixConfig]):
         derived = derive_count(config, facts)
         if config.reparametrisation is None:
             derived["reparametrisation"] = (False, "a start from real words needs none")
-        if config.hidden_size is None:
+        if config.hidden_size is None and config.reparametrisation:
             derived["hidden_size"] = (_HIDDEN_SIZE, "that of the paper")
         if config.init is None:
             derived["init"] = _begin(config)
