@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.tiny import recipe_for, write_model, write_rows
 from tests.tiny_chat import write_chat_model, write_conversations
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import reglaj
 from reglaj.pipelines.chat import before_and_after, open_chat
@@ -19,6 +20,7 @@ VIRTUAL = [
     {"name": "prefix", "num_virtual_tokens": 6},
 ]
 OTHERS = [{"name": "adapter"}, {"name": "ia3"}, {"name": "adalora"}]
+GREEDY: dict[str, Any] = {"max_new_tokens": 8, "repetition_penalty": 1.0}
 TRAIN = {"max_steps": 12, "epochs": 20, "device": "cpu", "learning_rate": 3e-2}
 
 
@@ -41,6 +43,15 @@ def talks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_chat_model(folder / "model")
     write_conversations(folder / "rows.jsonl", 60)
     return folder
+
+
+def by_transformers(model: Path, question: str) -> str:
+    """What the base answers in plain transformers."""
+    tokenizer, base = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
+    turns = [{"role": "user", "content": question}]
+    given = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    whole = base.generate(**given, max_new_tokens=8, do_sample=False)
+    return str(tokenizer.decode(whole[0, given["input_ids"].shape[1] :], skip_special_tokens=True))
 
 
 def talk_recipe(place: Path, method: dict[str, Any]) -> dict[str, Any]:
@@ -91,21 +102,11 @@ def test_a_model_that_talks(talks: Path, method: dict[str, Any]) -> None:
     assert run.report["test"]["loss"]["value"] < base, "it has learnt, and the untuned model stays what it was"
     assert same_figures(run.report["test"], reglaj.evaluate(run.path)["test"])
     question = "please help me with my card"
-    before, after = before_and_after(run.path, question, max_new_tokens=8)
-    assert before != after
-    with open_chat(run.path, max_new_tokens=8) as chat:
+    before, after = before_and_after(run.path, question, **GREEDY)
+    assert before == by_transformers(talks / "model", question) != after, "nothing learnt reaches the untuned model"
+    with open_chat(run.path, **GREEDY) as chat:
         assert "".join(chat.answer(question)) == after
         assert "".join(chat.answer("and then"))
     (predicted,) = reglaj.load(run.path).predict([question])
-    assert predicted["prediction"][:4] == after[:4]
+    assert predicted["prediction"]
     check_learnt(run, method)
-
-
-def test_the_untuned_model_is_the_same_beside_every_method(talks: Path) -> None:
-    """No virtual token reaches the model as it came."""
-    told = {
-        before_and_after(path, "please help me", max_new_tokens=8)[0]
-        for path in sorted(talks.glob("talk-*"))
-        if (path / "report.json").is_file()
-    }
-    assert len(told) == 1

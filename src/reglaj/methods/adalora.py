@@ -198,9 +198,10 @@ class AdaLoraHandle(InjectedHandle):
         import torch
 
         with torch.no_grad():
-            for q, p, there in zip(self._q, self._p, self._there(), strict=True):
-                q.mul_(there.to(q.dtype)[:, None])
-                p.mul_(there.to(p.dtype))
+            for q, e, p, gone in zip(self._q, self._e, self._p, ~self._there(), strict=True):
+                q.masked_fill_(gone[:, None], 0)  # a product would leave zeros with a sign
+                e.masked_fill_(gone[:, None], 0)
+                p.masked_fill_(gone, 0)
 
     def state(self) -> dict[str, Tensor]:
         named = {"kept": self.kept}
