@@ -199,7 +199,10 @@ class PromptHandle(Handle):
         import torch
 
         numbers = torch.arange(self.config.num_virtual_tokens, device=self.encoder.embedding.weight.device)
-        made: Tensor = self.encoder(numbers[None])[0]
+        # In float32 whatever the pass is in: what is saved is then what was evaluated, and a processor without bfloat16
+        # units has no LSTM in it.
+        with torch.autocast(numbers.device.type, enabled=False):
+            made: Tensor = self.encoder(numbers[None])[0]
         return made
 
     def save(self, folder: Path) -> None:
