@@ -64,6 +64,11 @@ def on_each_kind() -> list[tuple[str, str]]:
     return [(case, family) for case in cases() for family in THREE]
 
 
+def with_variants_on(first: str, second: str) -> list[tuple[str, str]]:
+    """Methods on two models, their variants on the first: for what takes a second each."""
+    return [(case, family) for case in cases() for family in ((first,) if case in VARIANTS else (first, second))]
+
+
 def section(case: str) -> dict[str, Any]:
     """The recipe's method section of a case."""
     name, settings = VARIANTS.get(case, (case, SETTINGS.get(case, {})))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.methods.settings import BOTH, DECODER, ENCODER, cases
+from tests.methods.settings import BOTH, DECODER, ENCODER, cases, with_variants_on
 from tests.methods.subjects import TARGETS, TEXTS
 from tests.methods.trainings import Training, trains
 from torch import Tensor
@@ -49,8 +49,7 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor], told: Any) -> No
     assert apart[worst] < CLOSE, f"{told}: {worst} is {apart[worst]:.1e} apart"
 
 
-@pytest.mark.parametrize("family", [ENCODER, DECODER])
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize(("case", "family"), with_variants_on(ENCODER, DECODER))
 def test_loss_and_gradient_do_not_depend_on_how_a_step_is_cut(
     case: str, family: str, subject: Any, tmp_path: Path
 ) -> None:
@@ -148,8 +147,7 @@ def train(training: Training, folder: Path, *, breaks_in: int = 0) -> Fitted:
     return fit(training.learner, replace(supervision, forward=forward), training.config, folder, identity="me")
 
 
-@pytest.mark.parametrize("family", [ENCODER, DECODER])
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize(("case", "family"), with_variants_on(ENCODER, DECODER))
 def test_a_stopped_training_ends_bitwise_as_the_calm_one(
     case: str, family: str, subject: Callable[[str], Any], tmp_path: Path
 ) -> None:
