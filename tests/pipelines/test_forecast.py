@@ -21,6 +21,7 @@ from reglaj.pipelines import forecast as forecasts
 from reglaj.pipelines.assemble import assemble
 from reglaj.pipelines.forecast import Amount, forecast, what_would_fit
 from reglaj.pipelines.machine_speed import assumed_speed, measured_speed
+from reglaj.pipelines.memory_cost import ALLOCATOR
 from reglaj.pipelines.recipe import load_recipe
 from reglaj.tasks.chat import Chat
 from reglaj.training.budget import FLOAT_BYTES
@@ -117,7 +118,19 @@ def test_memory_is_of_the_size_that_is_kept(folder: Path, facts: ModelFacts, met
     counted = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     told = forecast(recipe, facts, AMOUNT)["memory"]["activations"]
     one_layer = 200 * FLOAT_BYTES * (6 * facts.hidden_size + 3 * facts.config["intermediate_size"])
-    assert 0.75 < (told - one_layer) / counted < 1.3
+    assert 0.75 < (told / ALLOCATOR - one_layer) / counted < 1.3
+
+
+def test_the_longest_row_counts_where_it_does_not_fit_into_a_pass(folder: Path, facts: ModelFacts) -> None:
+    def activations(amount: Amount, **train: Any) -> int:
+        found: int = forecast(recipe_for(folder, micro_batch_tokens=100, **train), facts, amount)["memory"][
+            "activations"
+        ]
+        return found
+
+    uneven = replace(AMOUNT, lengths=(*[400] * 990, *[4000] * 10))
+    assert activations(uneven) > 2 * activations(AMOUNT)
+    assert activations(uneven, max_steps=1) < activations(uneven), "among few rows there is hardly one of those"
 
 
 def test_every_method_is_told_with_what_it_takes_or_why_it_cannot(

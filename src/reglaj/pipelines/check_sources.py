@@ -262,7 +262,7 @@ def amount_of(task: type[Task], seen: list[Seen]) -> Amount:
         rows=rows,
         is_exact=all(one.preview.is_complete for one in seen),
         characters=sum(characters) / len(characters) if characters else 0.0,
-        longest=sorted(characters)[len(characters) * 19 // 20] if characters else 0.0,
+        lengths=tuple(characters),
     )
 
 

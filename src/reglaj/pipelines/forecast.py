@@ -48,8 +48,15 @@ class Amount:
     is_exact: bool
     characters: float
     """Mean length of a text."""
-    longest: float = 0.0
-    """Characters that one text in twenty is longer than; 0 where nobody looked."""
+    lengths: tuple[int, ...] = ()
+    """Characters of the texts that were seen."""
+
+    def longest_of(self, rows: int) -> float:
+        """Characters of the longest among so many rows, which is as often longer as shorter."""
+        if not self.lengths:
+            return self.characters
+        place = int(len(self.lengths) * 0.5 ** (1 / max(1, rows)))
+        return float(sorted(self.lengths)[min(place, len(self.lengths) - 1)])
 
 
 def forecast(recipe: Recipe, facts: ModelFacts, amount: Amount, speed: Speed | None = None) -> dict[str, Any]:
@@ -169,11 +176,12 @@ def _resolved(recipe: Recipe, facts: ModelFacts, amount: Amount) -> tuple[Recipe
     assert train.epochs and train.batch_size and train.max_tokens
     predicts_tokens = not task.defaults.has_new_head
     special = TEMPLATE_TOKENS if predicts_tokens else SPECIAL_TOKENS
+    steps = steps_of(train_rows, train.batch_size, train.epochs, train.max_steps)
+    longest_text = amount.longest_of(min(steps * train.batch_size, train_rows))
     tokens, longest = (
         min(characters / CHARACTERS_PER_TOKEN + special, train.max_tokens)
-        for characters in (amount.characters, max(amount.longest, amount.characters))
+        for characters in (amount.characters, max(longest_text, amount.characters))
     )
-    steps = steps_of(train_rows, train.batch_size, train.epochs, train.max_steps)
     device = "cuda" if train.device == "cuda" or (train.device == "auto" and has_gpu()) else "cpu"
     precision = _precision(train, device, facts)
     trainable = method.trainable_parameters(recipe.method, facts)

@@ -18,7 +18,7 @@ from reglaj.training.budget import FLOAT_BYTES
 if TYPE_CHECKING:
     from reglaj.models.inspect import ModelFacts
 
-PROCESS_BYTES = 700_000_000
+PROCESS_BYTES = 620_000_000
 """Python with torch, transformers and the data, before any model."""
 MOMENT_BYTES = {"adamw": 8, "adamw-8bit": 2.05}
 """Of one value that learns; in eight bits with the exponents of the blocks."""
@@ -26,6 +26,8 @@ NF4_BYTES = 0.5 + 1 / 64
 """Of one value, with the scale of its block of 64 in eight bits."""
 SCORES_BYTES = 75_000_000
 """The scores of one chunk of supervised positions (2^23 values), with what is made of them."""
+ALLOCATOR = 1.1
+"""What the allocator of a processor holds for tensors that come and go, by what they are."""
 HALF = 0.65
 """Of the activations in float32, what they take where products are made in bfloat16: norms and sums stay float32."""
 
@@ -76,9 +78,8 @@ def memory_of(
 
 
 def loading_bytes(facts: ModelFacts, work: Work) -> int:
-    """Bytes at the highest point of loading: what is read lies beside the file that it is read from."""
-    read = facts.parameters * FLOAT_BYTES
-    return 0 if work.device == "cuda" else PROCESS_BYTES + 2 * read
+    """Bytes at the highest point of loading, before anything is made smaller: a file is mapped, not copied."""
+    return 0 if work.device == "cuda" else PROCESS_BYTES + facts.parameters * FLOAT_BYTES
 
 
 def frozen_linear(method: type[Method[MethodConfig]], config: MethodConfig, facts: ModelFacts) -> tuple[int, int]:
@@ -103,7 +104,9 @@ def _weights(method: type[Method[MethodConfig]], config: MethodConfig, facts: Mo
 def _activations(method: type[Method[MethodConfig]], config: MethodConfig, facts: ModelFacts, work: Work) -> float:
     """What waits for the backward pass, and what one layer needs at a time."""
     virtual = method.virtual_tokens(config, facts)
-    tokens = min(work.micro_batch_tokens, work.batch_size * (work.tokens_per_row + virtual))
+    # A row that is longer than a pass may be has a pass of its own.
+    within = min(work.micro_batch_tokens, work.batch_size * (work.tokens_per_row + virtual))
+    tokens = max(within, work.longest_row + virtual)
     layer = values_per_layer(facts, work)
     layers = facts.layers - method.lowest_trained_layer(config, facts)
     if not method.trainable_parameters(config, facts):
@@ -112,7 +115,8 @@ def _activations(method: type[Method[MethodConfig]], config: MethodConfig, facts
         values = layers * facts.hidden_size + 2 * layer + method.kept_values(config, facts) / max(1, layers)
     else:
         values = layers * layer + method.kept_values(config, facts) + layer
-    return tokens * values * FLOAT_BYTES * (1 if work.precision == "float32" else HALF)
+    held = ALLOCATOR if work.device == "cpu" else 1.0
+    return held * tokens * values * FLOAT_BYTES * (1 if work.precision == "float32" else HALF)
 
 
 def values_per_layer(facts: ModelFacts, work: Work) -> float:
@@ -131,8 +135,10 @@ def values_per_layer(facts: ModelFacts, work: Work) -> float:
 def _scores(facts: ModelFacts, work: Work, *, learns: bool) -> float:
     vocabulary = facts.config.get("vocab_size")
     matrix = facts.hidden_size * (vocabulary if isinstance(vocabulary, int) else 0)
+    # The matrix once more: in bfloat16, or as oneDNN lays it out for its product.
+    again = 2 if work.precision != "float32" else FLOAT_BYTES * (work.device == "cpu")
     # The gradient of the matrix by a chunk, and of the embeddings it is tied to, before they are added up.
-    return SCORES_BYTES + 2 * matrix * (work.precision != "float32") + 2 * FLOAT_BYTES * matrix * learns
+    return SCORES_BYTES + again * matrix + 2 * FLOAT_BYTES * matrix * learns
 
 
 def _learns_vocabulary(method: type[Method[MethodConfig]], config: MethodConfig, facts: ModelFacts) -> bool:
