@@ -23,7 +23,7 @@ MEMORY, TIME = 1.2, 1.5
 """Factors that forecast and truth may be apart."""
 _TEXTS = {"task": "classify", "model": "starter:minilm", "data": {"sources": [{"path": "starter:medical"}]}}
 _CHAT = {"task": "chat", "model": "starter:smollm2", "data": {"sources": [{"path": "starter:finance"}]}}
-_FEW, _MANY = {"max_steps": 6, "batch_size": 16}, {"max_steps": 40, "batch_size": 32}
+_FEW, _MANY = {"max_steps": 4, "batch_size": 8}, {"max_steps": 40, "batch_size": 32}
 WORKS: dict[str, dict[str, Any]] = {
     "minilm-full": {**_TEXTS, "method": "full", "train": _MANY},
     "minilm-lora": {**_TEXTS, "method": "lora", "train": _MANY},
