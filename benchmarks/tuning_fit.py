@@ -11,7 +11,6 @@ from typing import Any
 from benchmarks.sides.ours import supervise
 from reglaj.core.console import SILENT
 from reglaj.core.errors import UserError
-from reglaj.methods import METHODS
 from reglaj.models.inspect import inspect_model
 from reglaj.pipelines.assemble import assemble
 from reglaj.pipelines.check import model_problems
@@ -36,8 +35,7 @@ def fitted_on_validation(recipe: Mapping[str, Any], settings: Mapping[str, Any],
     plan = with_context(plan, facts)
     data = read_data(plan, runs, SILENT, facts).visible
     task = TASKS.get(plan.task).from_data(data)
-    method = METHODS.get(plan.method.name)
-    plan = plan.with_train(derive_training(plan.train, method, facts, data.report["train"], task.defaults))
+    plan = plan.with_train(derive_training(plan.train, plan.method, facts, data.report["train"], task.defaults))
     assembled = assemble(plan, facts, task)
     learner = assembled.learner
     encoded = task.encode(data.train(), assembled.tokenizer, assembled.max_tokens)

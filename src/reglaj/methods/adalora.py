@@ -38,7 +38,7 @@ BETA_1 = BETA_2 = 0.85
 """How slowly importance and its uncertainty follow the last step (section 4.1 of the paper)."""
 ALLOCATIONS = 200
 """About as many times in a training the budget is shared out anew."""
-_RATES = ((60_000_000, 5e-3), (200_000_000, 2e-3), (float("inf"), 1e-3))
+_RATES = ((60_000_000, 3e-3), (200_000_000, 6e-3), (float("inf"), 2e-3))
 
 
 class AdaLoraConfig(TargetedConfig):

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG = "adapter.safetensors", "method.json"
 _PLACES = {"houlsby": ("attention", "feed_forward"), "pfeiffer": ("feed_forward",), "parallel": ("feed_forward",)}
-_RATES = ((60_000_000, 1e-3), (200_000_000, 5e-4), (float("inf"), 2e-4))
+_RATES = ((60_000_000, 5e-4), (200_000_000, 5e-4), (float("inf"), 2e-4))
 _REDUCTION = 8
 
 

@@ -262,9 +262,14 @@ class Method(ABC, Generic[C]):
         """Of the method's parameters; see docs/methods.md for where the figures come from."""
 
     @classmethod
+    def rate_factor(cls, config: C) -> float:
+        """What keys of the section multiply the default learning rate by."""
+        return 1.0
+
+    @classmethod
     def default_head_learning_rate(cls, facts: ModelFacts) -> float:
         """Of a new head, which starts at random and must move faster than what is pre-trained."""
-        return 1e-3
+        return 5e-3
 
     @classmethod
     def default_epochs(cls) -> int:

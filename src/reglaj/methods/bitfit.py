@@ -20,7 +20,7 @@ from reglaj.methods.selective import SelectiveHandle, chosen_parameters, size, t
 if TYPE_CHECKING:
     from reglaj.models.inspect import ModelFacts
 
-_RATES = ((60_000_000, 2e-3), (200_000_000, 1e-3), (float("inf"), 5e-4))
+_RATES = ((60_000_000, 3e-3), (200_000_000, 1e-3), (float("inf"), 5e-4))
 _KEYS = (".key.bias", ".k_lin.bias")
 _KEYS_WITHOUT_EFFECT = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"})
 

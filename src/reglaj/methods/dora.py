@@ -58,7 +58,7 @@ class Dora(Method[DoraConfig]):
 
     @classmethod
     def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:
-        return default_rate(facts)
+        return default_rate(facts, has_new_head=has_new_head)
 
     @classmethod
     def attach(cls, config: DoraConfig, model: nn.Module, facts: ModelFacts, name: str = "default") -> Handle:

@@ -18,7 +18,7 @@ from reglaj.methods.targets import input_values, layer_number, layer_problems
 if TYPE_CHECKING:
     from reglaj.models.inspect import ModelFacts
 
-_RATES = ((60_000_000, 2e-4), (200_000_000, 5e-5), (float("inf"), 2e-5))
+_RATES = ((60_000_000, 2e-4), (200_000_000, 1.5e-4), (float("inf"), 2e-5))
 _SHARE = 4
 _NORMS = ("norm.weight", "norm.bias", "ln_f.weight", "ln_f.bias")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reglaj.models.inspect import ModelFacts
 
 # A small model wants larger steps: up to this many parameters, and the learning rate from there on.
-_RATES = ((60_000_000, 2e-4), (200_000_000, 5e-5), (float("inf"), 2e-5))
+_RATES = ((60_000_000, 2e-4), (200_000_000, 1e-4), (float("inf"), 2e-5))
 _EMBEDDINGS = ("embed", "wte.", "shared.")
 
 

@@ -40,7 +40,7 @@ _FEED_FORWARD = (
 )  # fmt: skip
 """The second matrix of a feed-forward layer."""
 _NOT_FEED_FORWARD = "attention.output.dense"
-_RATES = ((60_000_000, 1e-2), (200_000_000, 5e-3), (float("inf"), 3e-3))
+_RATES = ((60_000_000, 1e-2), (200_000_000, 1.5e-2), (float("inf"), 5e-3))
 
 
 class Ia3Config(MethodConfig):

@@ -56,7 +56,7 @@ class Lora(Method[LoraConfig]):
 
     @classmethod
     def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:
-        return default_rate(facts)
+        return default_rate(facts, has_new_head=has_new_head)
 
     @classmethod
     def attach(cls, config: LoraConfig, model: nn.Module, facts: ModelFacts, name: str = "default") -> Handle:

@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 
     from reglaj.models.inspect import ModelFacts
 
-RATES = ((60_000_000, 2e-3), (200_000_000, 1e-3), (float("inf"), 3e-4))
+RATES = {
+    True: ((60_000_000, 5e-4), (200_000_000, 5e-4), (float("inf"), 2e-4)),
+    False: ((60_000_000, 2e-3), (200_000_000, 1e-3), (float("inf"), 3e-4)),
+}
+"""By whether the task puts a new head on the model, then by the model's parameters: benchmarks/tuning-methods.md."""
 """Default learning rates by the number of the model's parameters."""
 
 
@@ -127,9 +131,9 @@ def output_size(module: str, facts: ModelFacts) -> int:
     return bias[0] if bias else facts.linear_modules()[module][0]
 
 
-def default_rate(facts: ModelFacts) -> float:
-    """Smaller models want larger steps."""
-    return next(rate for limit, rate in RATES if facts.parameters <= limit)
+def default_rate(facts: ModelFacts, *, has_new_head: bool) -> float:
+    """Smaller models want larger steps, and an update under a new head smaller ones than one that learns alone."""
+    return next(rate for limit, rate in RATES[has_new_head] if facts.parameters <= limit)
 
 
 def attach_low_rank(

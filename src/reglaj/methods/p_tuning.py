@@ -27,7 +27,7 @@ from reglaj.methods.prompts import (
 if TYPE_CHECKING:
     from reglaj.models.inspect import ModelFacts
 
-_RATES = {True: 1e-3, False: 1e-3}
+_RATES = {True: 1e-3, False: 3e-4}
 """By whether the task puts a new head on the model."""
 _LSTM_LAYERS = 2
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from reglaj.models.inspect import ModelFacts
 
-_RATES = {True: 1e-2, False: 1e-2}
+_RATES = {True: 3e-2, False: 3e-2}
 """By whether the task puts a new head on the model."""
 
 

@@ -171,7 +171,7 @@ def _resolved(recipe: Recipe, facts: ModelFacts, amount: Amount) -> tuple[Recipe
     method, task = METHODS.get(recipe.method.name), TASKS.get(recipe.task)
     train_rows = recipe.data.split.train_rows(amount.rows)
     recipe = with_context(recipe.with_method(facts), facts)
-    recipe = recipe.with_train(derive_training(recipe.train, method, facts, train_rows, task.defaults))
+    recipe = recipe.with_train(derive_training(recipe.train, recipe.method, facts, train_rows, task.defaults))
     train = recipe.train
     assert train.epochs and train.batch_size and train.max_tokens
     predicts_tokens = not task.defaults.has_new_head

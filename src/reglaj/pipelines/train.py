@@ -28,7 +28,6 @@ from reglaj.core.files import canonical_hash, new_folder, sweep, write_json, wri
 from reglaj.core.run_listing import TOKENS
 from reglaj.core.runs import begin_run, finish_run, locked, read_manifest, run_before, write_manifest
 from reglaj.core.signals import Stopped
-from reglaj.methods import METHODS
 from reglaj.models.inspect import ModelFacts, inspect_model
 from reglaj.pipelines.changes import what_changed
 from reglaj.pipelines.check import model_problems
@@ -227,7 +226,7 @@ def _resolve(plan: Recipe, facts: ModelFacts, task: Task, data: PreparedData, co
     if problems:
         raise UserError(*problems)
     refuse_unknown_groups(task, plan.evaluate, data.visible)
-    derived = derive_training(plan.train, METHODS.get(plan.method.name), facts, data.report["train"], task.defaults)
+    derived = derive_training(plan.train, plan.method, facts, data.report["train"], task.defaults)
     plan = plan.with_train(derived).with_split(data.report["split"], data.report["leakage"]["policy"])
     for key, value in plan.derived.items():
         console.say(f"  {key} = {value}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reglaj.methods.base import Method
+from reglaj.methods import METHODS
 from reglaj.methods.config import MethodConfig
 from reglaj.training.config import TrainConfig
 
@@ -42,9 +42,13 @@ def derive_context(
 
 
 def derive_training(
-    config: TrainConfig, method: type[Method[MethodConfig]], facts: ModelFacts, num_rows: int, task: TaskDefaults
+    config: TrainConfig, section: MethodConfig, facts: ModelFacts, num_rows: int, task: TaskDefaults
 ) -> dict[str, tuple[Any, str]]:
-    """Key of `train` to (value, reason), for every key that was left out and has no value of its own."""
+    """Key of `train` to (value, reason), for every key that was left out and has no value of its own.
+
+    section: of the method, with nothing left open.
+    """
+    method = METHODS.get(section.name)
     derived: dict[str, tuple[Any, str]] = {}
     name = f"the default of {method.config_type.model_fields['name'].default}"
     epochs = config.epochs
@@ -58,7 +62,7 @@ def derive_training(
         derived["batch_size"] = (size, why)
     if config.learning_rate is None:
         derived["learning_rate"] = (
-            method.default_learning_rate(facts, has_new_head=task.has_new_head),
+            method.default_learning_rate(facts, has_new_head=task.has_new_head) * method.rate_factor(section),
             f"{name} for {facts.parameters / 1e6:.0f} million parameters",
         )
     if config.head_learning_rate is None and task.has_new_head:
