@@ -71,6 +71,11 @@ class Full(Method[FullConfig]):
         return next(rate for limit, rate in _RATES if facts.parameters <= limit)
 
     @classmethod
+    def default_head_learning_rate(cls, facts: ModelFacts) -> float:
+        """Not the faster one of frozen bases: it brought nothing on texts of medicine, and a worse loss."""
+        return 1e-3
+
+    @classmethod
     def default_epochs(cls) -> int:
         return 5
 
