@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.methods.settings import DECODER, REQUIRED, ROUNDED, cases, on_each_kind, on_every_model, section
+from tests.methods.settings import DECODER, ENCODER, REQUIRED, ROUNDED, cases, on_each_kind, on_every_model, section
 from tests.methods.subjects import TEXTS, attach, load, move, outputs
 from torch import Tensor
 
@@ -236,7 +236,10 @@ def test_merged_equals_unmerged_or_is_refused(case, family, subject):
                 handle.merge()
             return
         handle.merge()
-        assert close(here.look(handle.model, handle), before)
+        merged = here.look(handle.model, handle)
+        assert close(merged, before)
+        with handle.using(None):
+            assert torch.equal(here.look(handle.model, handle), merged), "for good"
 
 
 @each_kind
@@ -254,6 +257,19 @@ def test_folded_equals_unfolded_and_the_base_comes_back(case, family, subject):
     after = values_of(handle.model)
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if METHODS.get(name_of(case)).starts_as_base])
+def test_a_handle_begins_as_the_base_and_not_as_the_one_before_it(case, subject):
+    """Where weights of the base have learnt, what begins from them must not begin from those."""
+    here = subject(ENCODER)
+    method, config = method_of(case)
+    if method.storage(config) is not None:
+        pytest.skip("nothing of a base in four bits learns")
+    first = here.moved("full")
+    second = here.attach(case, first.model, name="second", seed=3)
+    with torch.no_grad():
+        assert close(here.look(first.model, first, second), here.expected(case))
 
 
 @pytest.mark.parametrize("name", METHODS.names())

@@ -64,12 +64,8 @@ class Handle(ABC):
         roster = _roster(self.model)
         if name is not None and name not in roster:
             raise KeyError(name)
-        before = next((other.name for other in roster.values() if other.is_on), None)
-        try:
-            _turn(roster, name)
+        with _turned(roster, name):
             yield
-        finally:
-            _turn(roster, before)
 
     @abstractmethod
     def switch(self, is_on: bool) -> None:
@@ -159,10 +155,25 @@ def freeze(model: Any) -> None:
         model.requires_grad_(False)
 
 
+def as_base(model: Any) -> contextlib.AbstractContextManager[None]:
+    """A context in which the model is the base as it came, whatever handles are on it: what begins from its weights."""
+    return _turned(_roster(model), None)
+
+
 def _roster(model: Any) -> dict[str, Handle]:
     """The handles of a model by name. It lies with the model, whose life it shares."""
     roster: dict[str, Handle] = model.__dict__.setdefault("_reglaj_handles", {})
     return roster
+
+
+@contextlib.contextmanager
+def _turned(roster: Mapping[str, Handle], name: str | None) -> Iterator[None]:
+    before = next((other.name for other in roster.values() if other.is_on), None)
+    try:
+        _turn(roster, name)
+        yield
+    finally:
+        _turn(roster, before)
 
 
 def _turn(roster: Mapping[str, Handle], name: str | None) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reglaj.core.errors import user_error
-from reglaj.methods.base import Capabilities, Handle
+from reglaj.methods.base import Capabilities, Handle, as_base
 
 if TYPE_CHECKING:
     import peft
@@ -49,7 +49,8 @@ def inject(config: peft.PeftConfig, model: Any, name: str, kind: Any = None) -> 
     # Each tuner would judge the configs of the others as if they were of its own kind.
     others = model.__dict__.pop("peft_config", {})
     try:
-        with warnings.catch_warnings():
+        # DoRA begins with the norms of the weights, and others with the weights: the base's, not another handle's.
+        with warnings.catch_warnings(), as_base(model):
             # GPT-2 keeps its matrices the other way round; PEFT notices, does what is right, and says so.
             warnings.filterwarnings("ignore", message="fan_in_fan_out")
             kind = kind or PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
@@ -81,6 +82,8 @@ class InjectedHandle(Handle):
     tuner: what `inject` gave, where the layers share tensors, which PEFT's files have under names of their own.
     """
 
+    _is_merged = False
+
     def __init__(self, model: nn.Module, name: str, capabilities: Capabilities, tuner: Any = None) -> None:
         super().__init__(model, name, capabilities)
         self._tuner = tuner
@@ -103,6 +106,8 @@ class InjectedHandle(Handle):
         ]
 
     def switch(self, is_on: bool) -> None:
+        if self._is_merged:  # PEFT would take the update out of the weights again
+            return
         for layer in self.layers():
             layer._disable_adapters = not is_on
             layer._active_adapter = [self.name]
@@ -182,6 +187,7 @@ class InjectedHandle(Handle):
         if not self.capabilities.linear_deltas:
             super().merge()
         self._merge(self.layers())
+        self._is_merged = True
 
     def _merge(self, layers: list[Any]) -> None:
         """By PEFT, in the precision of the weights, whatever a pass around it is computed in."""

@@ -207,7 +207,6 @@ class LowRankHandle(InjectedHandle):
     """A named low-rank update among others on the same base."""
 
     b_rate_factor = 1.0
-    _is_merged = False
 
     def parameters(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """All in one group, but for another learning rate of B: then its parameters are one of their own."""
@@ -222,10 +221,6 @@ class LowRankHandle(InjectedHandle):
 
     def rate_factors(self) -> Mapping[str, float]:
         return {} if self.b_rate_factor == 1.0 else {"lora_B": self.b_rate_factor}
-
-    def switch(self, is_on: bool) -> None:
-        if not self._is_merged:  # PEFT would take the update out again
-            super().switch(is_on)
 
     def begin(self, total_steps: int) -> None:
         """From now on every step is told to `after_step`, so that norms can be kept for all passes of one."""
@@ -305,7 +300,6 @@ class LowRankHandle(InjectedHandle):
         """
         if not self._is_ours:
             super().merge()
-            self._is_merged = True
             return
         import torch
 

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from reglaj.core.errors import Problem, UserError
 from reglaj.methods import METHODS
-from reglaj.methods.base import PEFT, Handle, Method
+from reglaj.methods.base import PEFT, Handle, Method, as_base
 from reglaj.methods.prompts import (
     Init,
     PromptConfig,
@@ -135,7 +135,8 @@ class PrefixTuning(Method[PrefixConfig]):
         assert config.num_virtual_tokens is not None and config.init is not None
         init: Init = "vocabulary" if config.init == "random" else config.init  # what the spread is taken from
         words = first_tokens(init, config.init_text, config.num_virtual_tokens, facts)
-        seen = _attentions(model, words, facts)
+        with as_base(model):
+            seen = _attentions(model, words, facts)
         heads, width = seen[0].shape
         settings = peft_settings(model, facts, config.num_virtual_tokens, heads * width) | {
             "num_layers": len(seen),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from reglaj.core.errors import Problem
 from reglaj.methods import METHODS
-from reglaj.methods.base import PEFT, Handle, Method
+from reglaj.methods.base import PEFT, Handle, Method, as_base
 from reglaj.methods.prompts import (
     EmbeddedHandle,
     Init,
@@ -87,7 +87,8 @@ class PromptTuning(Method[PromptTuningConfig]):
         import peft
 
         config = filled(cls, config, facts)
-        made = _first(config, model.get_input_embeddings(), facts)
+        with as_base(model):
+            made = _first(config, model.get_input_embeddings(), facts)
         settings = peft.PromptTuningConfig(**peft_settings(model, facts, *made.shape))
         return EmbeddedHandle(model, name, settings, plain_encoder(made))
 
