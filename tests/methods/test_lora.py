@@ -156,6 +156,23 @@ def test_first_factors_go_into_checkpoints_and_files(tiny_model, tmp_path):
         plain.load(tmp_path)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_pissa_takes_the_fused_operation_with_the_gradients_of_the_plain_one(family, tiny_model):
+    handle, facts = pissa(tiny_model(family))
+    move(handle, facts)
+    found = []
+    for is_on in (True, False):
+        assert handle.fuse(is_on)
+        layer = handle.layers()[0]
+        assert (layer._only_known_update(torch.zeros(1, layer.in_features)) == "default") is is_on
+        handle.model.zero_grad()
+        result = outputs(handle, facts)
+        result.square().cumsum(1).sum().backward()
+        found.append([result.detach(), *(p.grad.clone() for _, p in handle.parameters()["lora"])])
+    for fused, plain in zip(*found, strict=True):
+        assert torch.allclose(fused, plain, atol=1e-5 * max(1.0, plain.abs().max().item()))
+
+
 def test_pissa_beside_another_handle_on_the_same_base(tiny_model):
     handle, facts = pissa(tiny_model("llama"))
     move(handle, facts)

@@ -164,7 +164,8 @@ class FusedLinear(Linear):
         if name not in self.lora_A or self.lora_bias[name]:
             return None
         is_frozen = not self.get_base_layer().weight.requires_grad
-        is_known = name not in self.lora_variant or (type(self.lora_variant[name]) is DoraLinearVariant and is_frozen)
+        kind = type(self.lora_variant[name]) if name in self.lora_variant else None
+        is_known = kind in (None, PrincipalVariant) or (kind is DoraLinearVariant and is_frozen)
         is_random = self.training and getattr(self.lora_dropout[name], "p", 0.0) > 0
         is_one_type = torch.is_autocast_enabled(x.device.type) or self.lora_A[name].weight.dtype == x.dtype
         return name if is_known and is_one_type and not is_random else None
