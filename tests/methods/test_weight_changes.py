@@ -9,6 +9,7 @@ import torch
 from tests.methods.subjects import Subject
 
 from reglaj.methods.weight_changes import Change, summary
+from reglaj.models.frozen_weights import narrow_frozen
 
 CASES = ["lora", "lora, one layer", "dora", "adalora", "vera", "ia3", "qlora"]
 
@@ -39,6 +40,17 @@ def test_equals_what_merging_leaves(subject, case, family):
         weight = before[name]
         expected = (after[name].reshape(weight.shape) - weight).norm() / weight.norm()
         assert found["change"] == pytest.approx(expected.item(), rel=1e-3, abs=2e-6)
+
+
+@pytest.mark.parametrize("case", ["lora", "adalora", "vera", "ia3"])
+def test_narrow_weights_are_told_of_as_exactly(subject, case):
+    handle = subject("bert").moved(case)
+    exact = handle.learnt(None)["updates"]["modules"]
+    assert narrow_frozen(handle.model, torch.bfloat16)
+    before = {key: p.data.clone() for key, p in handle.model.named_parameters()}
+    for name, found in handle.learnt(None)["updates"]["modules"].items():
+        assert found["change"] == pytest.approx(exact[name]["change"], rel=0.02, abs=2e-6)
+    assert all(torch.equal(p, before[key]) for key, p in handle.model.named_parameters())
 
 
 def test_by_layer_and_by_kind(subject):

@@ -19,6 +19,7 @@ from reglaj.methods.base import Capabilities, Handle, as_base
 
 if TYPE_CHECKING:
     import peft
+    import torch
     from torch import Tensor, nn
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -163,19 +164,25 @@ class InjectedHandle(Handle):
 
         The parameters are replaced, not changed: a weight that is tied to another stays what it is there.
         """
-        import torch
-
         if not self.capabilities.linear_deltas:
             yield
             return
-        layers = [layer for layer in self.layers() if not layer.merged]
+        with self.folding([layer for layer in self.layers() if not layer.merged]):
+            yield
+
+    @contextlib.contextmanager
+    def folding(self, layers: list[Any], dtype: torch.dtype | None = None) -> Iterator[None]:
+        """The same of some layers alone. dtype: what their weights are in meanwhile, by default what they are in."""
+        import torch
+
         before = [(layer.get_base_layer(), dict(layer.get_base_layer()._parameters)) for layer in layers]
         try:
             with torch.no_grad():
                 for base, parameters in before:
                     for key, parameter in parameters.items():
                         if parameter is not None:
-                            base._parameters[key] = torch.nn.Parameter(parameter.clone(), requires_grad=False)
+                            copy = parameter.detach().to(dtype or parameter.dtype, copy=True)
+                            base._parameters[key] = torch.nn.Parameter(copy, requires_grad=False)
             self._merge(layers)
             yield
         finally:

@@ -71,12 +71,13 @@ def _changes(handle: InjectedHandle) -> Iterator[Change]:
                 before, after = layer.exact_weight(), layer.updated_weight(handle.name)
                 yield _change(names[id(layer)], before, after, _rank_of(layer, handle.name))
             return
-        bases = [layer.get_base_layer() for layer in layers]
-        weights = [base.weight for base in bases]
-        with handle.folded():
-            for layer, base, weight in zip(layers, bases, weights, strict=True):
-                if base.weight is not weight:
-                    yield _change(names[id(layer)], weight, base.weight, _rank_of(layer, handle.name))
+        for layer in layers:  # one at a time: all of them together would be the model's weights once more
+            base, weight = layer.get_base_layer(), layer.get_base_layer().weight
+            if layer.merged:
+                continue
+            # In float32: what is small beside a weight in half precision would be rounded away, or up.
+            with handle.folding([layer], torch.float32):
+                yield _change(names[id(layer)], weight, base.weight, _rank_of(layer, handle.name))
 
 
 def _change(module: str, before: Tensor, after: Tensor, rank: int | None) -> Change:
