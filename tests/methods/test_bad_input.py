@@ -102,6 +102,14 @@ def test_every_method_with_targets_says_the_same(name: str) -> None:
     assert len(problems) == 2 and "'query'" in remedies and "'value'" in remedies
 
 
+@pytest.mark.parametrize("name", TARGETED)
+def test_an_empty_list_of_targets_is_not_taken_for_all_of_them(name: str) -> None:
+    facts, method = bert_base_uncased(), METHODS.get(name)
+    extra = {"type": "LOHA"} if name == "peft" else {}
+    (problem,) = method.check(method.config_type(name=name, target_modules=[], **extra), facts)
+    assert problem.where == "method.target_modules" and "query" in problem.allowed
+
+
 @pytest.mark.parametrize("name", ["lora", "qlora", "dora"])
 def test_a_target_that_matches_nothing_and_a_rank_above_the_layer(place: Path, tmp_path: Path, name: str) -> None:
     (problem,) = refused(recipe(place, {"name": name, "target_modules": ["q_proj"]}), tmp_path)
@@ -115,8 +123,8 @@ def test_a_target_that_matches_nothing_and_a_rank_above_the_layer(place: Path, t
 @pytest.mark.parametrize("name", ["prefix", "prompt", "p-tuning"])
 @pytest.mark.parametrize("count", [60, 64, 1000])
 def test_a_prompt_that_leaves_no_room(place: Path, tmp_path: Path, name: str, count: int) -> None:
-    problems = refused(recipe(place, {"name": name, "num_virtual_tokens": count}), tmp_path)
-    assert all(problem.where == "method.num_virtual_tokens" for problem in problems)
+    (problem,) = refused(recipe(place, {"name": name, "num_virtual_tokens": count}), tmp_path)
+    assert problem.where == "method.num_virtual_tokens" and problem.allowed == "up to 56"
 
 
 @pytest.mark.parametrize("name", ["prefix", "prompt", "p-tuning"])

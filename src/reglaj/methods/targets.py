@@ -41,6 +41,8 @@ def target_problems(config: TargetedConfig, facts: ModelFacts, among: Modules | 
     """Layers or targets that the model does not have. among: as for `chosen_modules`."""
     problems = layer_problems(config.layers, facts)
     every = facts.linear_modules() if among is None else among
+    if config.target_modules == ():
+        return [*problems, _no_target(every)]
     problems += [
         _no_match(target, every, facts)
         for target in _targets(config)
@@ -176,6 +178,17 @@ def layer_problems(layers: int | tuple[int, ...] | None, facts: ModelFacts) -> l
             remedy="choose layers that the model has, or remove the key for all of them",
         )
     ]
+
+
+def _no_target(linear: Modules) -> Problem:
+    """An empty list: taken as it stands it trains nothing, and taken as all layers it says what nobody wrote."""
+    return Problem(
+        where="method.target_modules",
+        given="an empty list",
+        allowed=f"all-linear, or among {listing(sorted({_ending(module) for module in linear}))}",
+        why="it names no layer, and training nothing would look like training",
+        remedy="name some, or remove the key to take the default",
+    )
 
 
 def _no_match(target: str, linear: dict[str, tuple[int, int]], facts: ModelFacts) -> Problem:

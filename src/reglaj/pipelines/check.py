@@ -84,7 +84,10 @@ def model_problems(
         taken = METHODS.get(method.name).virtual_tokens(method, facts)
     if task and method and not problems and not task.defaults.has_new_head:
         problems += _nothing_learns(task, method, facts)
-    return problems + _no_room(train.max_tokens if train else None, taken, facts)
+    room = _no_room(train.max_tokens if train else None, taken, facts)
+    # Of two limits for one key the narrower one: whoever follows the other is refused again.
+    told = {problem.where for problem in room}
+    return [problem for problem in problems if problem.where not in told] + room
 
 
 def _no_room(max_tokens: int | None, taken: int, facts: ModelFacts) -> list[Problem]:
