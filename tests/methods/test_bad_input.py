@@ -127,6 +127,15 @@ def test_a_prompt_that_leaves_no_room(place: Path, tmp_path: Path, name: str, co
     assert problem.where == "method.num_virtual_tokens" and problem.allowed == "up to 56"
 
 
+@pytest.mark.parametrize("name", ["prefix", "prompt"])
+def test_words_that_the_vocabulary_does_not_have_are_no_beginning(place: Path, tmp_path: Path, name: str) -> None:
+    values = recipe(place, {"name": name, "init_text": "\u0416 \u0416"})
+    with pytest.raises(UserError) as caught:
+        reglaj.train(values, runs=tmp_path / "runs")
+    (problem,) = caught.value.problems
+    assert problem.where == "method.init_text" and "\u0416" in problem.given and problem.remedy
+
+
 @pytest.mark.parametrize("name", ["prefix", "prompt", "p-tuning"])
 def test_a_prompt_beside_texts_that_are_too_long(place: Path, tmp_path: Path, name: str) -> None:
     values = recipe(place, {"name": name, "num_virtual_tokens": 10}, max_tokens=60)

@@ -91,6 +91,16 @@ def text_problems(init: Init | None, init_text: str | None) -> list[Problem]:
     return [Problem(where="method.init_text", given=given, allowed=allowed, why=why, remedy=remedy)]
 
 
+def _unknown_words(init_text: str, facts: ModelFacts) -> Problem:
+    return Problem(
+        where="method.init_text",
+        given=f"{init_text[:60]!r}",
+        allowed=f"words that the vocabulary of {facts.name} has",
+        why="its tokenizer knows none of them, and every virtual token would begin as the token for unknown words",
+        remedy="give words of the language that the model knows, or use init vocabulary",
+    )
+
+
 def embedding_width(facts: ModelFacts) -> int:
     """D of a model's word embeddings, from the shapes in its files: some are narrower than the layers."""
     vocabulary = facts.config.get("vocab_size")
@@ -121,6 +131,8 @@ def first_tokens(init: Init, init_text: str | None, count: int, facts: ModelFact
         words = torch.tensor(tokenizer(init_text, add_special_tokens=False)["input_ids"], dtype=torch.long)
         if not len(words):
             raise UserError(*text_problems("text", ""))
+        if bool((words == (-1 if tokenizer.unk_token_id is None else tokenizer.unk_token_id)).all()):
+            raise UserError(_unknown_words(str(init_text), facts))
         return words.repeat(-(-count // len(words)))[:count]
     common = _common(tokenizer, min(len(tokenizer), int(facts.config.get("vocab_size", len(tokenizer)))))
     order = torch.randperm(len(common))[:count]
