@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tests.models.test_never_seen import tiny
-from tests.tiny import write_tokenizer
+from tests.tiny import write_model, write_tokenizer
 from tests.training import harness
 from tests.training.choices import Choice, Training
 from torch import Tensor
@@ -245,3 +246,16 @@ def test_a_forced_precision_that_the_processor_lacks_is_said(model_folder: Folde
     assert engine.precision == "bfloat16"
     assert bool(engine.remark) is not has_units
     assert not harness.learner_for(model_folder("bert"), precision="float32").learner.engine.remark
+
+
+def test_virtual_tokens_count_where_positions_turn_with_the_longest_text(tmp_path):
+    """Else a text behind a prompt would be read otherwise beside a longer one."""
+    write_model(tmp_path, "llama")
+    file = tmp_path / "config.json"
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": 16}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rope_parameters": rope}))
+    layouts = []
+    for count in (2, 4):
+        method = {"name": "prompt", "num_virtual_tokens": count}
+        layouts.append(harness.learner_for(tmp_path, method, max_tokens=14).learner.engine.layout)
+    assert layouts == ["packed-causal", "alone"]

@@ -183,9 +183,10 @@ def choose_layout(
 ) -> tuple[Layout, str]:
     """The fastest layout in which a pass of several texts equals each alone; with the reason in words.
 
-    context: tokens of the longest text. The check runs three short rows of fixed tokens through the model, without
-    dropout: it costs milliseconds, and a leak between texts or a wrong position shows as a difference far above
-    rounding. What short rows cannot show (a window, positions that turn with the longest row) is read in the config.
+    context: tokens of the longest text, with the virtual ones before it. The check runs three short rows of fixed
+    tokens through the model, without dropout: it costs milliseconds, and a leak between texts or a wrong position shows
+    as a difference far above rounding. What short rows cannot show (a window, positions that turn with the longest row)
+    is read in the config.
     """
     config: Any = model.config
     if kind := _turns_with_the_longest(config, context):

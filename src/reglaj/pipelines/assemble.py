@@ -58,9 +58,8 @@ def assemble(recipe: Recipe, facts: ModelFacts, task: Task, tokenizer_folder: Pa
     storage = method.storage(recipe.method)
     backbone: Any = task.load_model(facts, recipe.train.model_dropout, storage, device).to(device)
     trunk = backbone.base_model
-    layout, reason = choose_layout(
-        trunk, facts.model_type, facts.position_offset, backbone.config.vocab_size, recipe.train.max_tokens or 0
-    )
+    longest = (recipe.train.max_tokens or 0) + method.virtual_tokens(recipe.method, facts)
+    layout, reason = choose_layout(trunk, facts.model_type, facts.position_offset, backbone.config.vocab_size, longest)
     head = task.head(backbone, facts, _head_dropout(recipe, facts))
     is_frozen = not method.trainable_parameters(recipe.method, facts)
     shape = shape_of(facts, is_frozen=is_frozen, is_computed_twice=recipe.train.gradient_checkpointing)

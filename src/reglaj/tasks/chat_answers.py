@@ -87,7 +87,8 @@ def make_answerer(task: Talks, evaluation: Evaluation) -> Answerer:
     learner, tokenizer, config = evaluation.learner, evaluation.tokenizer, evaluation.config
     context = context_of(learner)
     if learner.engine.layout != "alone":  # rows longer than those of training must not share a pass by that
-        context = max(evaluation.max_tokens, steady_context(learner.backbone.config, context))
+        steady = steady_context(learner.backbone.config, learner.facts.context)
+        context = max(evaluation.max_tokens, steady - learner.handle.capabilities.virtual_tokens)
 
     def as_model(which: str | None) -> contextlib.AbstractContextManager[None]:
         return learner.handle.using(None) if which else learner.handle.folded()
