@@ -49,7 +49,7 @@ class LowRankConfig(TargetedConfig):
 
     rank: int = Field(16, ge=1)
     ranks: dict[str, Annotated[int, Field(ge=1)]] = {}
-    """Other ranks by the ends of module names, such as {q_proj: 32}."""
+    """Other ranks by the ends of module names, such as {q_proj: 32}. vLLM knows one rank, and scales by that."""
     alpha: float = Field(32.0, gt=0)
     """The update is scaled by alpha / rank, each module's own."""
     is_rank_stabilised: bool = False
