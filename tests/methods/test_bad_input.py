@@ -203,7 +203,7 @@ def write_recipe(values: dict[str, Any], folder: Path) -> str:
 def test_four_bits_without_their_package(place: Path, tmp_path: Path, verb: str) -> None:
     file = write_recipe(recipe(place, {"name": "qlora", "rank": 4}), tmp_path)
     done = without({"bitsandbytes"}, tmp_path, verb, file, "--json")
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 4, done.stderr  # the recipe is right, the machine lacks something
     (problem,) = json.loads(done.stdout)["error"]["problems"]
     assert problem["where"] == "method.name" and "bitsandbytes is not installed" in problem["given"]
     assert "lora" in problem["allowed"] and problem["why"] and "pip install" in problem["remedy"]

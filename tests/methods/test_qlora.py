@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from reglaj.core.errors import UserError
+from reglaj.core.errors import EnvironmentFault
 from reglaj.methods.qlora import Qlora, QloraConfig
 from reglaj.models.quantised import QuantisedLinear, adopt
 from reglaj.models.storage import Storage, storage_of
@@ -187,7 +187,7 @@ def test_without_its_packages_it_is_refused_with_what_would_work(subject, monkey
     (problem,) = Qlora.check(QloraConfig(), facts)
     assert "bitsandbytes is not installed" in problem.given
     assert "reglaj[qlora]" in problem.remedy and "method lora" in problem.remedy
-    with pytest.raises(UserError, match="not installed"):
+    with pytest.raises(EnvironmentFault, match="not installed"):
         Qlora.attach(QloraConfig(), nn.Module(), facts)
 
 

@@ -6,7 +6,7 @@ Every message to a user has four parts: what was given, what is allowed, why, an
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -60,6 +60,16 @@ class SaidElsewhere(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
+
+
+class MissingExtra(Problem):
+    """A problem that installing a package mends: not of what the user wrote, but of the environment."""
+
+
+def refusal(problems: Sequence[Problem]) -> ReglajError:
+    """A `UserError` of all of them, or an `EnvironmentFault` where the environment alone is to blame."""
+    is_users = any(not isinstance(problem, MissingExtra) for problem in problems)
+    return (UserError if is_users else EnvironmentFault)(*problems)
 
 
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "_STATUS_ALLOC_FAILED")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Literal
 
-from reglaj.core.errors import Problem, UserError, listing
+from reglaj.core.errors import MissingExtra, Problem, listing, refusal
 from reglaj.methods import METHODS
 from reglaj.methods.base import LLAMA_CPP, PEFT, VLLM, Handle, Method
 from reglaj.methods.low_rank import LowRankConfig, attach_low_rank, default_rate, low_rank_problems, update_size
@@ -60,7 +60,7 @@ class Qlora(Method[QloraConfig]):
     def attach(cls, config: QloraConfig, model: nn.Module, facts: ModelFacts, name: str = "default") -> Handle:
         problems = cls.check(config, facts)
         if problems:
-            raise UserError(*problems)
+            raise refusal(problems)
         if storage_of(model) != cls.storage(config):
             raise RuntimeError(f"the base lies in memory as {storage_of(model)}, and qlora wants {cls.storage(config)}")
         return attach_low_rank(config, model, facts, name)
@@ -71,7 +71,7 @@ def _package_problems() -> list[Problem]:
     if not missing:
         return []
     return [
-        Problem(
+        MissingExtra(
             where="method.name",
             given=f"qlora, and {listing(missing)} is not installed",
             allowed="qlora with the packages of the extra `qlora`; lora and dora without",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from reglaj.core.errors import EnvironmentFault, Problem, ReglajError, UserError
+from reglaj.core.errors import EnvironmentFault, MissingExtra, Problem, ReglajError, UserError
 
 T = TypeVar("T")
 
@@ -30,9 +30,9 @@ class Findings:
         return None
 
     def add(self, problems: Iterable[Problem]) -> None:
-        """Problems of the user's input."""
+        """Problems of the user's input, beside packages that are missing."""
         every = list(problems)
-        self.is_users = self.is_users or bool(every)
+        self.is_users = self.is_users or any(not isinstance(problem, MissingExtra) for problem in every)
         self._keep(every)
 
     def raise_all(self) -> None:

@@ -22,6 +22,7 @@ from reglaj.core.errors import (
     UserError,
     environment_fault,
     is_out_of_memory,
+    refusal,
     user_error,
 )
 from reglaj.core.files import canonical_hash, new_folder, sweep, write_json, write_text
@@ -120,7 +121,7 @@ def _prepare(plan: Recipe, runs: Path, console: Console) -> _Job:
     plan = plan.with_method(facts)
     problems = model_problems(TASKS.get(plan.task), plan.method, plan.train, facts)
     if problems:
-        raise UserError(*problems)
+        raise refusal(problems)
     plan = with_context(plan, facts)
     data = read_data(plan, runs, console, facts)
     task = TASKS.get(plan.task).from_data(data.visible)
