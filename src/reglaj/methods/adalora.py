@@ -155,6 +155,8 @@ class AdaLoraHandle(InjectedHandle):
         self.kept = torch.ones(len(layers), config.init_rank, dtype=torch.bool, device=self._e[0].device)
         """(M, R) which singular values have not been taken away."""
         self._total = self._start = self._end = 0
+        self._is_settled = False
+        """Whether the ranks are those of the end."""
         self._importance: list[Tensor] = []
         self._uncertainty: list[Tensor] = []
 
@@ -163,7 +165,7 @@ class AdaLoraHandle(InjectedHandle):
         import torch
 
         config = self.config
-        self._total = total_steps
+        self._total, self._is_settled = total_steps, False
         self._end = total_steps - min(round(self.settings.final_ratio * total_steps), max(0, total_steps - 2))
         self._start = min(round(self.settings.initial_ratio * total_steps), self._end - 1)
         self._every = max(1, (self._end - self._start) // ALLOCATIONS)
@@ -188,9 +190,11 @@ class AdaLoraHandle(InjectedHandle):
             return  # nothing is known yet of what is important
         if step < self._end:
             self._score()
-        if step > self._end:
-            self._take_away()
-        elif step == self._end or (step > self._start and step % self._every == 0):
+        if step >= self._end:
+            # Not only at `_end`: that step may have been left out. Made again, it comes out the same.
+            self._take_away() if self._is_settled else self._allocate(self._budget(self._end))
+            self._is_settled = True
+        elif step > self._start and step % self._every == 0:
             self._allocate(self._budget(step))
 
     def finish(self) -> None:

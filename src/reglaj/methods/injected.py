@@ -45,6 +45,8 @@ def inject(config: peft.PeftConfig, model: Any, name: str, kind: Any = None) -> 
     import peft  # noqa: F401 - fills the mapping
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
+    if any(getattr(handle, "_is_merged", False) for handle in getattr(model, "_reglaj_handles", {}).values()):
+        raise TypeError("something was merged into this model for good: load the base again for another method")
     known = {id(parameter): parameter.requires_grad for parameter in model.parameters()}
     is_first = not getattr(model, "_reglaj_handles", None)
     # Each tuner would judge the configs of the others as if they were of its own kind.
