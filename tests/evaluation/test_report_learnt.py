@@ -46,7 +46,9 @@ def updates(stacks=("encoder.layer",), ranks=True):
 
 
 def written(folder, learnt, make=CLASSIFICATION):
-    report, extras = sample_report(5, 200, samples=100) if make is CLASSIFICATION else sample_answers(num_rows=8, samples=100)
+    report, extras = (
+        sample_report(5, 200, samples=100) if make is CLASSIFICATION else sample_answers(num_rows=8, samples=100)
+    )
     write_report(folder, {**report, "learnt": learnt}, extras, make)
     section = re.search('<section id="learnt".*?</section>', (folder / "report.html").read_text("utf-8"), re.S)
     card = (folder / "README.md").read_text("utf-8")
