@@ -45,6 +45,7 @@ def run_here(work: str, method: str, options: argparse.Namespace) -> Row:
         "model": one.model,
         "data": one.for_table(options.scratch / "table" / work, options.banking77),
         "method": method,
+        "train": {"epochs": options.epochs} if options.epochs else {},
         "evaluate": {"baselines": list(one.baselines)} | ({"generate_rows": 0} if one.task == "chat" else {}),
     }
     started = time.perf_counter()
@@ -64,6 +65,7 @@ def run_here(work: str, method: str, options: argparse.Namespace) -> Row:
         "weights_sha256": report["weights_sha256"],
         "seconds": round(time.perf_counter() - started, 1),
         "date": machine.today(),
+        "epochs": options.epochs,
     }
 
 
@@ -71,6 +73,7 @@ def run_alone(work: str, method: str, options: argparse.Namespace) -> Row:
     """The same in a fresh process, so that its peak memory is its own."""
     command = [sys.executable, __file__, "--here", f"{work}:{method}", "--scratch", str(options.scratch)]
     command += ["--banking77", str(options.banking77)]
+    command += ["--epochs", str(options.epochs)] if options.epochs else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False)
     if done.returncode or not done.stdout.strip():
         return {"work": work, "method": method, "error": f"exit {done.returncode}"}
@@ -105,6 +108,7 @@ def _table(rows: list[Row]) -> list[str]:
     data, engine = first["data"], first["engine"]
     unit = "accuracy" if first["metric"] == "accuracy" else "loss, nats an answer token"
     told = f"{data['train']} rows learnt, {data['validation']} to choose by, {data['test']} tested; "
+    told += f"{first['epochs']} epochs for every method; " if first.get("epochs") else ""
     lines = [
         told + f"{engine['hardware']}, {engine['precision']}. {words.capitalize()}: {_figure(first['reference'])}."
     ]
@@ -175,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=Path, default=HERE / "method-table.jsonl", help="finished rows")
     parser.add_argument("--scratch", type=Path, help="keeps data and runs there")
     parser.add_argument("--banking77", type=Path, default=BANKING77)
+    parser.add_argument("--epochs", type=int, help="for every method, where the defaults would take too long")
     parser.add_argument("--tables", action="store_true", help="write method-table.md and .json")
     parser.add_argument("--here", help=argparse.SUPPRESS)
     return parser
