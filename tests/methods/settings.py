@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from reglaj.methods import METHODS
 
 FAMILIES = ("bert", "distilbert", "llama-trunk", "llama", "gpt2", "t5")
@@ -45,6 +47,8 @@ REQUIRED = {
     ("linear-probe", ENCODER),
 }  # fmt: skip
 """What must be supported: a method that refuses everything would pass everything else."""
+ALSO = ("lora", "full", "prompt", "prefix", "adapter", "p-tuning, lstm", "lora, principal part")
+"""One of each kind, which run on a second model too where a test is dear."""
 ROUNDED = ("dora", "qlora")
 """These begin as the base up to rounding."""
 
@@ -67,6 +71,15 @@ def on_each_kind() -> list[tuple[str, str]]:
 def with_variants_on(first: str, second: str) -> list[tuple[str, str]]:
     """Methods on two models, their variants on the first: for what takes a second each."""
     return [(case, family) for case in cases() for family in ((first,) if case in VARIANTS else (first, second))]
+
+
+def rest_under_torture(pairs: list[tuple[str, str]], first: str) -> list[Any]:
+    """These pairs, of which those of the `ALSO` kinds and all on the first model run at every commit."""
+    return [
+        pytest.param(case, family, marks=[] if case in ALSO or (family == first and case not in VARIANTS) else later)
+        for later in (pytest.mark.torture,)
+        for case, family in pairs
+    ]
 
 
 def section(case: str) -> dict[str, Any]:

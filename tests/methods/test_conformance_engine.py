@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.methods.settings import BOTH, DECODER, ENCODER, cases, with_variants_on
+from tests.methods.settings import BOTH, DECODER, ENCODER, cases, rest_under_torture, with_variants_on
 from tests.methods.subjects import TARGETS, TEXTS
 from tests.methods.trainings import Training, trains
 from torch import Tensor
@@ -147,7 +147,7 @@ def train(training: Training, folder: Path, *, breaks_in: int = 0) -> Fitted:
     return fit(training.learner, replace(supervision, forward=forward), training.config, folder, identity="me")
 
 
-@pytest.mark.parametrize(("case", "family"), with_variants_on(ENCODER, DECODER))
+@pytest.mark.parametrize(("case", "family"), rest_under_torture(with_variants_on(ENCODER, DECODER), ENCODER))
 def test_a_stopped_training_ends_bitwise_as_the_calm_one(
     case: str, family: str, subject: Callable[[str], Any], tmp_path: Path
 ) -> None:

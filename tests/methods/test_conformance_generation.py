@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.methods.settings import DECODER, with_variants_on
+from tests.methods.settings import DECODER, rest_under_torture, with_variants_on
 from tests.methods.trainings import Training, trains
 
 from reglaj.generation import GenerationConfig
@@ -32,7 +32,7 @@ def plain_answer(learner: Any, prompt: list[int], end: set[int]) -> tuple[list[i
     return ids[len(prompt) :], margin
 
 
-@pytest.mark.parametrize(("case", "family"), with_variants_on(DECODER, "gpt2"))
+@pytest.mark.parametrize(("case", "family"), rest_under_torture(with_variants_on(DECODER, "gpt2"), DECODER))
 def test_answers_with_a_cache_are_those_of_a_plain_loop(case: str, family: str, subject: Any) -> None:
     """Packed prompts, a common beginning that is read once, folded or not; and the base's own answers under it."""
     training = Training(case, family, trains(case, family, subject))

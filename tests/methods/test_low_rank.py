@@ -144,7 +144,7 @@ def test_we_open_what_plain_peft_saves(case, family, subject, tmp_path) -> None:
     handle.load(tmp_path)
     with torch.no_grad():
         ours = logits(handle.model)
-        assert torch.allclose(logits(theirs), ours, atol=2e-5 * max(1.0, ours.abs().max().item()))
+        assert torch.allclose(logits(theirs), ours, atol=1e-4 * max(1.0, ours.abs().max().item()))
 
 
 @cases

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.methods.settings import DECODER, ENCODER, cases, section
+from tests.methods.settings import DECODER, ENCODER, cases, rest_under_torture, section
 from tests.methods.trainings import ROWS, Training, trains
 from torch import Tensor
 
@@ -20,8 +20,10 @@ from reglaj.training.fit import build_step
 STEPS = 8
 KEEPS_FLOATS = ("full", "dora", "qlora", "peft", "lora, principal part")
 """Nothing linear is frozen, the method reads the weights by itself (or may), or they lie in four bits already."""
-everywhere = pytest.mark.parametrize("family", [ENCODER, DECODER])
-every_case = pytest.mark.parametrize("case", cases())
+everywhere = pytest.mark.parametrize(
+    ("case", "family"),
+    rest_under_torture([(case, family) for case in cases() for family in (ENCODER, DECODER)], ENCODER),
+)
 
 
 def losses(training: Training, steps: int) -> list[float]:
@@ -34,7 +36,6 @@ def losses(training: Training, steps: int) -> list[float]:
 
 
 @everywhere
-@every_case
 def test_it_learns_in_bfloat16_with_moments_in_eight_bits(
     case: str, family: str, subject: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,7 +51,6 @@ def test_it_learns_in_bfloat16_with_moments_in_eight_bits(
 
 
 @everywhere
-@every_case
 def test_frozen_weights_in_bfloat16_change_nothing(case: str, family: str, subject: Any) -> None:
     """Losses, and everything that was learnt: bitwise."""
     folder = trains(case, family, subject)
