@@ -205,7 +205,6 @@ def test_dropout_is_of_a_training(tiny_model: Any) -> None:
     assert torch.equal(stock(handle.model), stock(handle.model))
     handle.model.train()
     assert not torch.equal(stock(handle.model), stock(handle.model))
-    assert not handle.fuse(True), "what is random is not fused"
 
 
 def test_upper_layers_only(tiny_model: Any) -> None:

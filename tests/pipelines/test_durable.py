@@ -253,4 +253,5 @@ def test_a_read_only_file_system_is_named_and_still_read(recipe, tiny_rows, tmp_
         assert reglaj.evaluate(run.path, data=tiny_rows)["test"]["accuracy"]
         assert [summary.status for summary in list_runs(tmp_path / "runs")] == ["finished"]
     finally:
-        subprocess.run(["umount", str(tmp_path / "runs")], check=True)
+        # A model that was read from there may still hold its file.
+        subprocess.run(["umount", "--lazy", str(tmp_path / "runs")], check=True)

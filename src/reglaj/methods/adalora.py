@@ -18,7 +18,7 @@ from pydantic import Field
 
 from reglaj.core.errors import Problem, UserError
 from reglaj.methods import METHODS
-from reglaj.methods.base import PEFT, Capabilities, Handle, Method
+from reglaj.methods.base import PEFT, Capabilities, Handle, Method, by_size
 from reglaj.methods.injected import PREFIX, WEIGHTS, InjectedHandle, inject, misfit, peft_task, saved_config
 from reglaj.methods.targets import (
     TargetedConfig,
@@ -84,7 +84,7 @@ class AdaLora(Method[AdaLoraConfig]):
 
     @classmethod
     def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:
-        return next(rate for limit, rate in _RATES if facts.parameters <= limit)
+        return by_size(_RATES, facts)
 
     @classmethod
     def attach(cls, config: AdaLoraConfig, model: nn.Module, facts: ModelFacts, name: str = "default") -> Handle:

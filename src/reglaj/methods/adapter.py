@@ -27,7 +27,7 @@ from pydantic import Field
 from reglaj.core.errors import Problem, UserError, user_error
 from reglaj.core.files import write_json
 from reglaj.methods import METHODS
-from reglaj.methods.base import Capabilities, Handle, Method, freeze
+from reglaj.methods.base import Capabilities, Handle, Method, by_size, freeze
 from reglaj.methods.config import MethodConfig
 from reglaj.methods.stacks import chosen_layers, lowest_of
 from reglaj.methods.targets import layer_problems
@@ -126,7 +126,7 @@ class Adapter(Method[AdapterConfig]):
 
     @classmethod
     def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:
-        return next(rate for limit, rate in _RATES if facts.parameters <= limit)
+        return by_size(_RATES, facts)
 
     @classmethod
     def attach(cls, config: AdapterConfig, model: Any, facts: ModelFacts, name: str = "default") -> Handle:
@@ -187,11 +187,6 @@ class AdapterHandle(Handle):
     def parameters(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         mark = f".bottlenecks.{self.name}."
         return {"adapter": [(key, p) for key, p in self.model.named_parameters() if mark in key]}
-
-    def fuse(self, is_on: bool, *, keeps_copies: bool = True) -> bool:
-        for bottleneck in self.placed.bottlenecks():
-            bottleneck.is_fused = is_on
-        return not self.config.dropout
 
     def save(self, folder: Path) -> None:
         """adapter.safetensors, by the names of the bottlenecks in the trunk, and method.json."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -158,6 +158,11 @@ def freeze(model: Any) -> None:
 def as_base(model: Any) -> contextlib.AbstractContextManager[None]:
     """A context in which the model is the base as it came, whatever handles are on it: what begins from its weights."""
     return _turned(_roster(model), None)
+
+
+def by_size(rates: Sequence[tuple[float, float]], facts: ModelFacts) -> float:
+    """The rate of the first limit that the model's parameters are within. rates: (limit, rate), the last without one."""
+    return next(rate for limit, rate in rates if facts.parameters <= limit)
 
 
 def _roster(model: Any) -> dict[str, Handle]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from reglaj.core.errors import Problem, UserError
 from reglaj.methods import METHODS
-from reglaj.methods.base import Capabilities, Handle, Method
+from reglaj.methods.base import Capabilities, Handle, Method, by_size
 from reglaj.methods.config import MethodConfig
 from reglaj.methods.selective import SelectiveHandle, chosen_parameters, size, trunk_tensors
 from reglaj.methods.stacks import chosen_layers, lowest_of
@@ -78,7 +78,7 @@ class Freeze(Method[FreezeConfig]):
 
     @classmethod
     def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:
-        return next(rate for limit, rate in _RATES if facts.parameters <= limit)
+        return by_size(_RATES, facts)
 
     @classmethod
     def default_epochs(cls) -> int:

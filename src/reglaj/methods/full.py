@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from reglaj.core.errors import Problem
 from reglaj.methods import METHODS
-from reglaj.methods.base import LLAMA_CPP, VLLM, Capabilities, Handle, Method
+from reglaj.methods.base import LLAMA_CPP, VLLM, Capabilities, Handle, Method, by_size
 from reglaj.methods.config import MethodConfig
 from reglaj.methods.selective import SelectiveHandle, own_parameters, size, trunk_tensors
 from reglaj.methods.targets import input_values
@@ -68,7 +68,7 @@ class Full(Method[FullConfig]):
 
     @classmethod
     def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:
-        return next(rate for limit, rate in _RATES if facts.parameters <= limit)
+        return by_size(_RATES, facts)
 
     @classmethod
     def default_head_learning_rate(cls, facts: ModelFacts) -> float:

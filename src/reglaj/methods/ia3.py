@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from reglaj.core.errors import Problem, UserError
 from reglaj.methods import METHODS
-from reglaj.methods.base import PEFT, Capabilities, Handle, Method
+from reglaj.methods.base import PEFT, Capabilities, Handle, Method, by_size
 from reglaj.methods.config import MethodConfig
 from reglaj.methods.injected import InjectedHandle, inject, peft_task
 from reglaj.methods.targets import (
@@ -84,7 +84,7 @@ class Ia3(Method[Ia3Config]):
 
     @classmethod
     def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:
-        return next(rate for limit, rate in _RATES if facts.parameters <= limit)
+        return by_size(_RATES, facts)
 
     @classmethod
     def attach(cls, config: Ia3Config, model: nn.Module, facts: ModelFacts, name: str = "default") -> Handle:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from reglaj.core.errors import Problem, listing, nearest
-from reglaj.methods.base import Capabilities
+from reglaj.methods.base import Capabilities, by_size
 from reglaj.methods.injected import InjectedHandle, inject, peft_task
 from reglaj.methods.targets import (
     TargetedConfig,
@@ -41,7 +41,6 @@ RATES = {
     False: ((60_000_000, 2e-3), (200_000_000, 1e-3), (float("inf"), 3e-4)),
 }
 """By whether the task puts a new head on the model, then by the model's parameters: benchmarks/tuning-methods.md."""
-"""Default learning rates by the number of the model's parameters."""
 
 
 class LowRankConfig(TargetedConfig):
@@ -133,7 +132,7 @@ def output_size(module: str, facts: ModelFacts) -> int:
 
 def default_rate(facts: ModelFacts, *, has_new_head: bool) -> float:
     """Smaller models want larger steps, and an update under a new head smaller ones than one that learns alone."""
-    return next(rate for limit, rate in RATES[has_new_head] if facts.parameters <= limit)
+    return by_size(RATES[has_new_head], facts)
 
 
 def attach_low_rank(

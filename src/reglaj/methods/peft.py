@@ -13,7 +13,7 @@ from pydantic import ConfigDict
 
 from reglaj.core.errors import Problem, UserError, listing, nearest, user_error
 from reglaj.methods import METHODS
-from reglaj.methods.base import PEFT, Capabilities, Handle, Method
+from reglaj.methods.base import PEFT, Capabilities, Handle, Method, by_size
 from reglaj.methods.injected import WEIGHTS, InjectedHandle, inject, misfit, peft_task
 from reglaj.methods.peft_types import peft_types
 from reglaj.methods.targets import (
@@ -120,7 +120,7 @@ class Peft(Method[PeftMethodConfig]):
 
     @classmethod
     def default_learning_rate(cls, facts: ModelFacts, *, has_new_head: bool = True) -> float:
-        return next(rate for limit, rate in _RATES if facts.parameters <= limit)
+        return by_size(_RATES, facts)
 
     @classmethod
     def attach(cls, config: PeftMethodConfig, model: nn.Module, facts: ModelFacts, name: str = "default") -> Handle:

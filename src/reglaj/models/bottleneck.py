@@ -6,9 +6,6 @@ Legend: T tokens, D width, R bottleneck, f the activation, s the scale.
 
 r is what the sub-layer gives. In series x is r itself (Houlsby et al. 2019), in parallel it is what the sub-layer reads
 (He et al. 2022). B and b are zero at the start, so that y is r to the last bit.
-
-Written plainly, the sum, the product and the bias are tensors of (T, D) each, and the two ways of the gradient to r are
-added in one more. `_Fused` makes y in place from r + s b, and the gradient of r in one product.
 """
 
 from __future__ import annotations
@@ -28,48 +25,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
     "tanh": torch.tanh,
 }
-_GRADIENTS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "relu": lambda gradient, narrow, active: torch.ops.aten.threshold_backward(gradient, active, 0),
-    "gelu": lambda gradient, narrow, active: torch.ops.aten.gelu_backward(gradient, narrow),
-    "silu": lambda gradient, narrow, active: torch.ops.aten.silu_backward(gradient, narrow),
-    "tanh": lambda gradient, narrow, active: torch.ops.aten.tanh_backward(gradient, active),
-}
-"""From the gradient of f(z), z and f(z) to that of z."""
-
-
-class _Fused(torch.autograd.Function):
-    """x: (T, D). beside: (T, D), or None in series. Returns (T, D)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, beside: Tensor | None, weights: tuple[str, float], *operands: Tensor) -> Tensor:
-        down, down_bias, up, up_bias = operands
-        activation, scale = weights
-        narrow = torch.addmm(down_bias, x, down.T)
-        active = ACTIVATIONS[activation](narrow)
-        result = torch.add(x if beside is None else beside, up_bias, alpha=scale)
-        result.addmm_(active, up.T, alpha=scale)
-        ctx.save_for_backward(x, narrow, active, down, up)
-        ctx.activation, ctx.scale, ctx.is_serial = activation, scale, beside is None
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        x, narrow, active, down, up = ctx.saved_tensors
-        wants_x, wants_beside, _, wants_down, wants_down_bias, wants_up, wants_up_bias = ctx.needs_input_grad
-        to_narrow = _GRADIENTS[ctx.activation]((gradient @ up).mul_(ctx.scale), narrow, active)
-        to_x = None
-        if wants_x:
-            to_x = torch.addmm(gradient, to_narrow, down) if ctx.is_serial else to_narrow @ down
-        return (
-            to_x,
-            gradient if wants_beside else None,
-            None,
-            to_narrow.T @ x if wants_down else None,
-            to_narrow.sum(0) if wants_down_bias else None,
-            (gradient.T @ active).mul_(ctx.scale) if wants_up else None,
-            gradient.sum(0).mul_(ctx.scale) if wants_up_bias else None,
-        )
 
 
 class Bottleneck(nn.Module):
@@ -82,28 +37,10 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
         self.activation, self.scale, self.dropout = activation, scale, dropout
-        self.is_fused = True
 
     def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
         """x: (..., D) what is read. beside: (..., D) what the result is added to; None is x itself."""
         result = x if beside is None else beside
-        device = x.device.type
-        is_mixed = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if is_mixed else self.down.weight.dtype
-        is_random = self.training and self.dropout > 0
-        if not self.is_fused or is_random or result.dtype != dtype:
-            return self._plain(x, result)
-        operands = (self.down.weight, self.down.bias, self.up.weight, self.up.bias)
-        with torch.autocast(device, enabled=False):
-            flat: Tensor = _Fused.apply(
-                x.to(dtype).reshape(-1, x.shape[-1]),
-                None if beside is None else beside.reshape(-1, x.shape[-1]),
-                (self.activation, self.scale),
-                *(one.to(dtype) for one in operands),
-            )
-        return flat.view(x.shape)
-
-    def _plain(self, x: Tensor, result: Tensor) -> Tensor:
         if not torch.is_autocast_enabled(x.device.type):
             x = x.to(self.down.weight.dtype)  # a frozen base may lie in half precision
         active = nn.functional.dropout(ACTIVATIONS[self.activation](self.down(x)), self.dropout, self.training)
