@@ -82,7 +82,7 @@ def test_a_rank_above_the_layer_and_layers_that_are_not_there_are_refused(tiny_m
     facts = inspect_model(str(tiny_model("bert")), folder=Path())
     (problem,) = Lora.check(LoraConfig(rank=33), facts)
     assert problem.where == "method.rank" and "1 to 32" in problem.allowed
-    for layers in (3, 0, (0, 2), ()):
+    for layers in (3, 0, (0, 2), (), (0, 0)):
         (problem,) = Lora.check(LoraConfig(layers=layers), facts)
         assert problem.where == "method.layers"
 

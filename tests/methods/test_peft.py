@@ -199,3 +199,9 @@ def test_two_whose_layers_share_tensors_are_refused_on_one_base(subject):
     first = Peft.attach(config_for("VBLORA"), here.model("full"), here.facts)
     with pytest.raises(UserError, match="two handles of type VBLORA"):
         Peft.attach(config_for("VBLORA"), first.model, here.facts, "second")
+
+
+def test_a_value_that_peft_would_change_in_silence_is_refused(subject):
+    here = subject("bert")
+    with pytest.raises(UserError, match="Adjusted `oft_block_size`"):
+        Peft.attach(PeftMethodConfig(type="OFT", oft_block_size=5), here.model("full"), here.facts)

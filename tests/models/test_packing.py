@@ -126,6 +126,10 @@ def test_short_texts_attend_in_a_grid_and_long_ones_by_themselves():
     assert attention.Texts((short,) * 4, device, is_causal=False).kernel == "grid"
     assert attention.Texts((short, short + 2), device, is_causal=False).kernel == "per-text"
     assert attention.Texts((short,) * 4, device, is_causal=True).kernel == "per-text"
+    most = attention.GRID_WITHIN_TOKENS
+    assert attention.Texts((most, *(1,) * 32), device, is_causal=False).kernel == "grid"
+    outlier = attention.Texts((most + 1, *(1,) * 32), device, is_causal=False)
+    assert outlier.kernel == "per-text", "all others would be laid out as long as it"
 
 
 @pytest.mark.parametrize("kernel", ["per-text", "grid"])

@@ -161,7 +161,7 @@ def as_base(model: Any) -> contextlib.AbstractContextManager[None]:
 
 
 def by_size(rates: Sequence[tuple[float, float]], facts: ModelFacts) -> float:
-    """The rate of the first limit that the model's parameters are within. rates: (limit, rate), the last without one."""
+    """The rate of the first (limit, rate) whose limit the model's parameters are within."""
     return next(rate for limit, rate in rates if facts.parameters <= limit)
 
 

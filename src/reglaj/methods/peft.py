@@ -265,9 +265,14 @@ def _inject(config: PeftMethodConfig, model: Any, facts: ModelFacts, name: str) 
             inference_mode=False,
             **(config.model_extra or {}),
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # most are about what every layer of that type is like
-            return inject(settings, model, name)
+        with warnings.catch_warnings(record=True) as said:  # most are about what every layer of that type is like
+            warnings.simplefilter("always")
+            tuner = inject(settings, model, name)
+        changed = [text for text in (str(one.message) for one in said) if "Adjusted" in text]
+        written = [text for text in changed if any(f"`{key}`" in text for key in config.model_extra or {})]
+        if written:  # PEFT would go on with another value than the recipe's
+            raise ValueError(written[0])
+        return tuner
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise user_error(
             f"{_type(config)} with these keys on {facts.name}",

@@ -160,20 +160,20 @@ def _numbered(parts: list[str]) -> bool:
 
 
 def layer_problems(layers: int | tuple[int, ...] | None, facts: ModelFacts) -> list[Problem]:
-    """Layers that the model does not have."""
+    """Layers that the model does not have, and one that is named twice."""
     # Of two stacks the longer one: what the shorter one does not have is all of it.
     most = max(facts.layers, facts.decoder_layers)
-    wrong = (
-        layers is not None
-        and (not 1 <= layers <= most if isinstance(layers, int) else not set(layers) <= set(range(most)))
-    ) or layers == ()
-    if not wrong:
+    if isinstance(layers, int):
+        fits = 1 <= layers <= most
+    else:
+        fits = layers is None or (0 < len(layers) == len(set(layers)) and set(layers) <= set(range(most)))
+    if fits:
         return []
     return [
         Problem(
             where="method.layers",
             given=f"{layers}",
-            allowed=f"1 to {most} upper layers, or numbers from 0 to {most - 1}",
+            allowed=f"1 to {most} upper layers, or numbers from 0 to {most - 1}, each once",
             why=f"{facts.name} has {most} layers",
             remedy="choose layers that the model has, or remove the key for all of them",
         )

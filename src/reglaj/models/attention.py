@@ -34,6 +34,8 @@ Attention = Literal["per-text", "grid", "varlen", "by-length"]
 ATTENTION_NAME = "reglaj_packed"
 GRID_BELOW_TOKENS = 16
 """Tokens of a text on average under which a grid is faster on a processor, forward and backward (12 heads of 32)."""
+GRID_WITHIN_TOKENS = 3 * GRID_BELOW_TOKENS
+"""Tokens of the longest text that a grid is laid out for: every other text is as long there, in time and in memory."""
 _VARLEN_WIDTHS = 256
 """Widest head of the variable-length kernel."""
 _UNKNOWN = ("softcap", "s_aux", "head_mask", "position_bias")
@@ -66,8 +68,8 @@ class Texts:
     @property
     def by_length(self) -> Kernel:
         """What is taken where the variable-length kernel cannot be had. A device has calls that wait, not padding."""
-        is_short = self.device.type != "cpu" or sum(self.lengths) < GRID_BELOW_TOKENS * len(self.lengths)
-        return "grid" if is_short and not self.is_causal else "per-text"
+        is_short = sum(self.lengths) < GRID_BELOW_TOKENS * len(self.lengths) and self.longest <= GRID_WITHIN_TOKENS
+        return "grid" if (is_short or self.device.type != "cpu") and not self.is_causal else "per-text"
 
     @cached_property
     def grid(self) -> PadLayout:

@@ -81,7 +81,7 @@ def word_text(tokenizer: Any, token: int) -> str:
     It is decoded behind another one, which shows whether it begins a word. A piece of a character, of which no text can
     be made, is called by the vocabulary's own name.
     """
-    before = [tokenizer.convert_tokens_to_ids(tokenizer.tokenize("a"))[-1]]
+    before = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("a"))[-1:]  # some vocabularies have no letters
     alone, both = _decode(tokenizer, before), _decode(tokenizer, [*before, token])
     text = both[len(alone) :] if both.startswith(alone) else _decode(tokenizer, [token])
     if not text or _NO_TEXT in text:

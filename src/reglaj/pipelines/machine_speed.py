@@ -77,18 +77,13 @@ def _processor(rate: float, how: str) -> Speed:
 
 
 def _shortest(work: Callable[[], object]) -> float:
-    """Seconds of the quickest call in that time: what slows one down is something else.
-
-    Where other programs hold the cores, the time that the threads were given counts and not that on the wall.
-    """
+    """Seconds of the quickest call in that time: what slows one down is something else."""
     work()
     until = time.perf_counter() + _SECONDS
-    threads = max(1, min(cores(), int(os.environ.get("OMP_NUM_THREADS") or cores())))
     best = float("inf")
     while (started := time.perf_counter()) < until:
-        given = time.process_time()
         work()
-        best = min(best, time.perf_counter() - started, (time.process_time() - given) / threads)
+        best = min(best, time.perf_counter() - started)
     return best
 
 
