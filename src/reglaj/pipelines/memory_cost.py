@@ -26,8 +26,11 @@ NF4_BYTES = 0.5 + 1 / 64
 """Of one value, with the scale of its block of 64 in eight bits."""
 SCORES_BYTES = 75_000_000
 """The scores of one chunk of supervised positions (2^23 values), with what is made of them."""
-ALLOCATOR = 1.1
-"""What the allocator of a processor holds for tensors that come and go, by what they are."""
+ALLOCATOR = 1.8
+"""What a processor's allocator holds for tensors that come and go, by what they are: between tensors that stay, it
+keeps the places of those that went. On a CUDA device, torch's own gives them back."""
+HOLES = 0.7
+"""Of what every layer makes and lets go of under checkpointing, what is held between the inputs that stay."""
 HALF = 0.65
 """Of the activations in float32, what they take where products are made in bfloat16: norms and sums stay float32."""
 
@@ -113,6 +116,7 @@ def _activations(method: type[Method[MethodConfig]], config: MethodConfig, facts
         values = layer
     elif work.is_computed_twice:
         values = layers * facts.hidden_size + 2 * layer + method.kept_values(config, facts) / max(1, layers)
+        values += HOLES / ALLOCATOR * layers * layer * (work.device == "cpu")
     else:
         values = layers * layer + method.kept_values(config, facts) + layer
     held = ALLOCATOR if work.device == "cpu" else 1.0
