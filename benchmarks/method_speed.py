@@ -92,7 +92,6 @@ def markdown(lines: list[Line]) -> str:
     ]
     for task in sorted({line["task"] for line in lines}):
         some = [line for line in lines if line["task"] == task]
-        first = next(line for line in some if "machine" in line)
         told += ["", f"## {task}", "", _where(some), ""]
         told += [
             "| method | trainable | reglaj, ms | Trainer + PEFT, ms | theirs / ours | losses |",
@@ -100,7 +99,6 @@ def markdown(lines: list[Line]) -> str:
         ]
         told += [_row(line) for line in some if line["method"] != "adapter"]
         told += [text for line in some if line["method"] == "adapter" and "sides" in line for text in _adapter(line)]
-        del first
     return "\n".join(told) + "\n"
 
 

@@ -174,8 +174,8 @@ def layer_problems(layers: int | tuple[int, ...] | None, facts: ModelFacts) -> l
             where="method.layers",
             given=f"{layers}",
             allowed=f"1 to {most} upper layers, or numbers from 0 to {most - 1}, each once",
-            why=f"{facts.name} has {most} layers",
-            remedy="choose layers that the model has, or remove the key for all of them",
+            why=f"{facts.name} has {most} layers, and each learns once",
+            remedy="choose layers that the model has, each once, or remove the key for all of them",
         )
     ]
 
