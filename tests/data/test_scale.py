@@ -21,5 +21,5 @@ def test_memory_does_not_grow_with_unused_columns(tmp_path: Path) -> None:
     kept = sum(wide[part] for part in ("train", "validation", "test"))
     assert wide["read"] == 100_000 == kept + sum(wide["dropped"].values())
     assert wide["peak_mib"] < narrow["peak_mib"] + 60, "150 MB of unused cells passed by"
-    # A million rows in a minute, at the pace of these.
-    assert narrow["rows_per_second"] > 16_667
+    # Seen: 7 to 9 plain loops, at which a million rows take 40 to 60 s on common cores. Seconds depend on the machine.
+    assert narrow["times_plain"] < 14
