@@ -100,6 +100,17 @@ def _finance(_: Path) -> tuple[Rows, Rows]:
     return _shuffled([json.loads(line) for line in lines if line]), []
 
 
+def _finance_short(_: Path) -> tuple[Rows, Rows]:
+    """What a processor trains on in minutes: texts of at most 1,000 characters, tested on rows that no tuning saw."""
+    rows, _none = _finance(_)
+    tuned = 350 + 130 + _spare(rows)
+
+    def short(some: Rows) -> Rows:
+        return [row for row in some if len(row["prompt"] + row["completion"]) <= 1000]
+
+    return short(rows[:tuned]), short(rows[tuned:])
+
+
 WORKS = {
     work.name: work
     for work in (
@@ -112,6 +123,9 @@ WORKS = {
         # 648 rows are all there are.
         Work(name="finance", task="chat", model="starter:smollm2", read=_finance, metric="loss",
              learnt=350, chosen=130, shown=480, chosen_then=50, tested=150,
+             baselines=("untuned",), words="answer a question about money as people in a forum do"),
+        Work(name="finance-short", task="chat", model="starter:smollm2", read=_finance_short, metric="loss",
+             learnt=160, chosen=60, shown=237, chosen_then=37, tested=95,
              baselines=("untuned",), words="answer a question about money as people in a forum do"),
     )
 }  # fmt: skip
