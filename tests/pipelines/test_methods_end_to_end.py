@@ -11,7 +11,12 @@ from tests.tiny_chat import write_chat_model, write_conversations
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import reglaj
+from reglaj.methods import METHODS
+from reglaj.models.inspect import inspect_model
 from reglaj.pipelines.chat import before_and_after, open_chat
+from reglaj.tasks import TASKS
+from reglaj.training.config import TrainConfig
+from reglaj.training.defaults import derive_training
 from reglaj.training.learner import weights_sha256
 
 VIRTUAL = [
@@ -110,3 +115,17 @@ def test_a_model_that_talks(talks: Path, method: dict[str, Any]) -> None:
     (predicted,) = reglaj.load(run.path).predict([question])
     assert predicted["prediction"]
     check_learnt(run, method)
+
+
+def test_the_one_learning_rate_of_a_probe_is_that_of_its_head(classes: Path) -> None:
+    facts, task = inspect_model(str(classes / "model"), folder=classes), TASKS.get("classify").defaults
+    given = TrainConfig.model_validate({"learning_rate": 0.2})
+
+    def head(method: str, train: TrainConfig) -> float:
+        section = METHODS.get(method).config_type()
+        section = section.model_copy(update={"target_modules": ["query"]}) if method == "lora" else section
+        return float(derive_training(train, section, facts, 100, task)["head_learning_rate"][0])
+
+    assert head("linear-probe", given) == 0.2
+    assert head("linear-probe", TrainConfig()) == 1e-2
+    assert head("lora", given) == head("lora", TrainConfig()) != 0.2

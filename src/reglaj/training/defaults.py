@@ -66,7 +66,10 @@ def derive_training(
             f"{name} for {facts.parameters / 1e6:.0f} million parameters",
         )
     if config.head_learning_rate is None and task.has_new_head:
-        derived["head_learning_rate"] = (method.default_head_learning_rate(facts), name)
+        rate, why = method.default_head_learning_rate(facts), name
+        if config.learning_rate is not None and not method.trainable_parameters(section, facts):
+            rate, why = config.learning_rate, "train.learning_rate, as the head is all that learns"
+        derived["head_learning_rate"] = (rate, why)
     if config.early_stopping and config.early_stopping.metric is None:
         derived["early_stopping.metric"] = (task.stopping_metric, "what the task is judged by")
     return derived
