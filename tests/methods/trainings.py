@@ -83,3 +83,16 @@ def trains(case: str, family: str, subject: Any) -> Path:
     if family != ENCODER and not method.trainable_parameters(method.config_type(**section(case)), here.facts):
         pytest.skip(f"{case} trains a new head only, and there is none")
     return here.folder
+
+
+class Planted(Exception):
+    """What a test does to a training; nothing in the product knows it."""
+
+
+def same_end(ours: Any, theirs: Any, before: dict[str, Tensor]) -> None:
+    """Two learners ended bitwise alike, and elsewhere than they began."""
+    found, expected = theirs.trained(), ours.trained()
+    assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in found)
+    assert any(not torch.equal(found[key], before[key]) for key in found), "something was learnt"
+    for key, tensor in theirs.handle.state().items():
+        assert torch.equal(tensor, ours.handle.state()[key]), key
