@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,20 @@ def test_a_target_that_matches_nothing_and_a_rank_above_the_layer(place: Path, t
     assert problem.where == "method.rank" and "1 to 32" in problem.allowed
     (problem,) = refused(recipe(place, {"name": name, "layers": 3}), tmp_path)
     assert problem.where == "method.layers" and "1 to 2" in problem.allowed
+
+
+def test_targets_that_are_in_none_of_the_layers_named() -> None:
+    """Shared layers are one in the files, and a whole name is of one layer."""
+    facts = bert_base_uncased()
+    shared = {key: shape for key, shape in facts.tensors.items() if not key.startswith("bert.encoder.layer.")}
+    shared |= {key: shape for key, shape in facts.tensors.items() if key.startswith("bert.encoder.layer.0.")}
+    method = METHODS.get("lora")
+    section = method.config_type(name="lora", layers=2)
+    (problem,) = method.check(section, replace(facts, tensors=shared))
+    assert problem.where == "method.layers" and problem.allowed.endswith(": 0") and "remove the key" in problem.remedy
+    section = method.config_type(name="lora", layers=2, target_modules=["bert.encoder.layer.3.attention.self.query"])
+    (problem,) = method.check(section, facts)
+    assert problem.where == "method.layers" and problem.allowed.endswith(": 3")
 
 
 @pytest.mark.parametrize("name", ["prefix", "prompt", "p-tuning"])

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from reglaj.core.errors import UserError
 from reglaj.methods import METHODS
+from reglaj.models.storage import storage_of
 
 __all__ = ["TEXTS", "attach", "load", "move", "outputs"]
 JSON_BYTES = 16_000
@@ -215,8 +216,9 @@ def test_a_second_handle_leaves_the_first_one_what_it_learns(case, family, subje
     here = subject(family)
     first = here.moved(case)
     second = here.attach("lora" if case != "lora" else "ia3", first.model, name="second")
+    probe = here.attach("linear-probe", first.model, name="third")
     with first.using("default"):
-        move(first, here.facts, lambda: here.look(first.model, first, second), steps=1)
+        move(first, here.facts, lambda: here.look(first.model, first, second, probe), steps=1)
     for _, group in first.parameters().items():
         for key, parameter in group:
             assert parameter.requires_grad, key
@@ -243,6 +245,25 @@ def test_merged_equals_unmerged_or_is_refused(case, family, subject):
 
 
 @each_kind
+def test_nothing_is_merged_beside_others(case, family, subject):
+    """Their layers would answer on other weights, or take the update out again."""
+    here = subject(family)
+    first = here.moved(case)
+    if not first.capabilities.linear_deltas:
+        pytest.skip(f"{case} cannot be merged at all")
+    with first.using(None), pytest.raises(TypeError, match="off"):
+        first.merge()
+    second = here.attach("ia3" if "lora" in case else "lora", first.model, name="second")
+    with torch.no_grad():
+        theirs = here.look(first.model, first, second)
+        with pytest.raises(TypeError, match="load the base again"):
+            first.merge()
+        with first.folded():  # which is off
+            assert torch.equal(here.look(first.model, first, second), theirs)
+        assert torch.equal(here.look(first.model, first, second), theirs)
+
+
+@each_kind
 def test_folded_equals_unfolded_and_the_base_comes_back(case, family, subject):
     here = subject(family)
     handle = here.moved(case)
@@ -251,6 +272,9 @@ def test_folded_equals_unfolded_and_the_base_comes_back(case, family, subject):
         apart = here.look(handle.model, handle)
         with handle.folded():
             assert close(here.look(handle.model, handle), apart)
+            inside = values_of(handle.model)
+            is_folded = any(not torch.equal(inside[key], value) for key, value in before.items())
+            assert is_folded == (METHODS.get(name_of(case)).is_mergeable and storage_of(handle.model) is None)
         assert torch.equal(here.look(handle.model, handle), apart)
         with handle.using(None):
             assert torch.equal(here.look(handle.model, handle), here.expected(case))

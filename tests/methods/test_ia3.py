@@ -71,6 +71,16 @@ def test_named_targets_and_layers(subject):
     assert Ia3.trainable_parameters(config, here.facts) == handle.count() == 96
 
 
+@pytest.mark.parametrize("layers", [None, 1])
+def test_every_linear_layer_is_scaled_on_its_own_side(layers, subject):
+    """PEFT goes by the ends of names, and one of BERT's is the end of two."""
+    here = subject("bert")
+    handle = Ia3.attach(Ia3Config(target_modules="all-linear", layers=layers), here.model("ia3"), here.facts)
+    sides = {key: module.is_feedforward for key, module in handle.model.named_modules() if hasattr(module, "ia3_l")}
+    assert len(sides) == 6 * (layers or 2)
+    assert all(side == (key.endswith("output.dense") and "attention" not in key) for key, side in sides.items())
+
+
 def test_a_model_without_such_layers_is_refused(subject):
     here = subject("bert")
     (problem, *_) = Ia3.check(Ia3Config(target_modules="q_lin"), here.facts)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from reglaj.core.errors import EnvironmentFault, UserError
 from reglaj.models.inspect import inspect_model
@@ -37,6 +38,15 @@ def test_facts_agree_with_the_loaded_model(tiny_model, family):
     assert {name for name in facts.linear_modules() if "layer" in name} == {name for name in linear if "layer" in name}
     assert facts.pooling == ("last" if family == "llama" else "mean")
     assert load_tokenizer(facts.folder, facts.name)("card")["input_ids"]
+
+
+def test_buffers_in_old_files_are_no_parameters(tiny_model, tmp_path):
+    folder = Path(shutil.copytree(tiny_model("gpt2"), tmp_path / "model"))
+    before = inspect_model(str(folder), folder=Path()).parameters
+    tensors = load_file(folder / "model.safetensors")
+    masks = {"h.0.attn.bias": torch.ones(1, 1, 64, 64), "h.0.attn.masked_bias": torch.tensor(-1e4)}
+    save_file(tensors | masks | {"embeddings.position_ids": torch.arange(64)[None]}, folder / "model.safetensors")
+    assert inspect_model(str(folder), folder=Path()).parameters == before
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen2", "mistral", "gemma", "gemma2", "gemma3"])

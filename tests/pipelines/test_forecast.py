@@ -77,13 +77,15 @@ def test_moments_in_eight_bits_four_bit_weights_and_upper_layers_take_less(folde
         found: dict[str, int] = forecast(recipe_for(folder, method, **train), large, AMOUNT)["memory"]
         return found
 
+    single = recipe_for(folder, "qlora")
+    single = replace(single, method=single.method.model_copy(update={"is_double_quantised": False}))
     plain, eight = parts("full"), parts("full", optimizer="adamw-8bit")
     learns = METHODS.get("full").trainable_parameters(METHODS.get("full").config_type(name="full"), large)
     saved = plain["gradients_and_optimizer"] - eight["gradients_and_optimizer"]
     assert saved == pytest.approx(5.95 * learns, rel=0.01)
     assert parts("full", early_stopping=None)["best_weights"] == 0 < plain["best_weights"]
     assert plain["checkpoints"] == 0 < parts("full", checkpoint_every=1)["checkpoints"]
-    assert parts("qlora")["weights"] < parts("lora")["weights"]
+    assert parts("qlora")["weights"] < forecast(single, large, AMOUNT)["memory"]["weights"] < parts("lora")["weights"]
     assert parts("freeze")["activations"] < parts("full")["activations"]
     assert parts("full")["weights"] == large.parameters * FLOAT_BYTES
 
@@ -144,6 +146,11 @@ def test_every_method_is_told_with_what_it_takes_or_why_it_cannot(
     told = [line["memory_bytes"] for line in lines.values() if "problem" not in line]
     assert told == sorted(told) and len(told) > 8
     assert "new head" in lines["linear-probe"]["problem"] and lines["linear-probe"]["remedy"]
+    longest = recipe_for(folder, "lora", max_tokens=large.context)
+    refused = [
+        line["method"] for line in what_would_fit(longest, large, AMOUNT) if "virtual" in line.get("problem", "")
+    ]
+    assert sorted(refused) == ["p-tuning", "prefix", "prompt"], "as `check` would"
     middle = told[len(told) // 2]
     monkeypatch.setattr(forecasts, "available_bytes", lambda device: middle)
     fits = [line["fits"] for line in what_would_fit(recipe, large, AMOUNT) if "problem" not in line]

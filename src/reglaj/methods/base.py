@@ -137,8 +137,19 @@ class Handle(ABC):
         return contextlib.nullcontext()
 
     def merge(self) -> None:
-        """Fold the update into the base's weights, for good. Only where `linear_deltas` is declared."""
+        """Fold the update into the base's weights, for good. Only where `linear_deltas` is declared.
+
+        Raises `TypeError` elsewhere, and where the model has other handles, whose layers would answer on other weights.
+        """
         raise TypeError(f"{type(self).__name__} cannot be merged: it declares no linear deltas")
+
+    def refuse_merge_among_others(self) -> None:
+        """Raises `TypeError` unless this is the model's one handle, and on."""
+        others = [name for name in _roster(self.model) if name != self.name]
+        if others:
+            raise TypeError(f"{', '.join(others)} on this model too: load the base again, and merge {self.name} alone")
+        if not self.is_on:
+            raise TypeError(f"{self.name} is off: merge outside of `using(None)`")
 
     def learnt(self, tokenizer: Any) -> dict[str, Any]:
         """What a report shows of what was learnt, as JSON values: the words nearest to a learnt prompt, say."""

@@ -22,6 +22,7 @@ from reglaj.methods.targets import (
     in_and_out,
     lowest_layer,
     matches,
+    names_in,
     peft_targets,
     target_problems,
 )
@@ -95,6 +96,11 @@ class Ia3(Method[Ia3Config]):
 
         chosen = _chosen(config, facts)
         targets = peft_targets(model, chosen, facts)
+        ahead = [target for target in targets if _is_feed_forward(target)]
+        others = [module for module in chosen if not _is_feed_forward(module)]
+        if any(module.endswith(target) for module in others for target in ahead):
+            # PEFT compares bare ends: BERT's `output.dense` would be the attention's as well.
+            targets = names_in(model, chosen)
         peft_config = peft.IA3Config(
             task_type=peft_task(model),
             base_model_name_or_path=str(facts.folder),

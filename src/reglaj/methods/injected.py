@@ -166,7 +166,7 @@ class InjectedHandle(Handle):
 
         The parameters are replaced, not changed: a weight that is tied to another stays what it is there.
         """
-        if not self.capabilities.linear_deltas:
+        if not self.capabilities.linear_deltas or not self.is_on:
             yield
             return
         with self.folding([layer for layer in self.layers() if not layer.merged]):
@@ -195,6 +195,7 @@ class InjectedHandle(Handle):
     def merge(self) -> None:
         if not self.capabilities.linear_deltas:
             super().merge()
+        self.refuse_merge_among_others()
         self._merge(self.layers())
         self._is_merged = True
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from reglaj.core.errors import Problem
 from reglaj.core.files import write_json
 from reglaj.methods import METHODS
-from reglaj.methods.base import Capabilities, Handle, Method
+from reglaj.methods.base import Capabilities, Handle, Method, freeze
 from reglaj.methods.config import MethodConfig
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class LinearProbe(Method[LinearProbeConfig]):
 
     @classmethod
     def attach(cls, config: LinearProbeConfig, model: nn.Module, facts: ModelFacts, name: str = "default") -> Handle:
-        model.requires_grad_(False)
+        freeze(model)
         return LinearProbeHandle(model, name, Capabilities(lowest_trained_layer=facts.layers))
 
 

@@ -271,7 +271,7 @@ class LowRankHandle(InjectedHandle):
 
         from reglaj.models.storage import storage_of
 
-        if storage_of(self.model) is not None or self._is_merged:
+        if storage_of(self.model) is not None or self._is_merged or not self.is_on:
             yield
             return
         if not self._is_ours:
@@ -302,6 +302,7 @@ class LowRankHandle(InjectedHandle):
             return
         import torch
 
+        self.refuse_merge_among_others()
         self.forget_copies()
         for layer in self.layers():
             updated = layer.updated_weight(self.name)

@@ -100,7 +100,8 @@ def _first(config: PromptTuningConfig, table: nn.Module, facts: ModelFacts) -> T
     assert config.num_virtual_tokens is not None and config.init is not None
     weight: Any = table.weight
     if config.init == "random":
-        values = weight.detach().float()
+        # Gemma scales what it looks up, and the prompt stands beside that.
+        values = weight.detach().float() * float(getattr(table, "scalar_embed_scale", 1.0))
         return values.mean().cpu() + values.std().cpu() * torch.randn(config.num_virtual_tokens, weight.shape[1])
     tokens = first_tokens(config.init, config.init_text, config.num_virtual_tokens, facts)
     with torch.no_grad():

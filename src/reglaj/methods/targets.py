@@ -49,8 +49,22 @@ def target_problems(config: TargetedConfig, facts: ModelFacts, among: Modules | 
         if not any(matches(module, target) for module in every)
     ]
     if not problems and not chosen_modules(config, facts, among):
-        problems.append(_no_match("all-linear", every, facts))
+        problems.append(_none_in_layers(config, every, facts))
     return problems
+
+
+def _none_in_layers(config: TargetedConfig, every: Modules, facts: ModelFacts) -> Problem:
+    """Targets that the model has, and none of them in the layers that are named."""
+    anywhere = chosen_modules(config.model_copy(update={"layers": None}), facts, every)
+    numbers = sorted({number for module in anywhere if (number := layer_number(module)) is not None})
+    known = ", ".join(map(str, numbers)) or "none"
+    return Problem(
+        where="method.layers",
+        given=f"{config.layers}, where none of the targets is",
+        allowed=f"among the layers in whose weights {facts.name} has the targets: {known}",
+        why="training nothing would look like training",
+        remedy="remove the key, or choose other targets",
+    )
 
 
 def rank_problems(rank: int, chosen: dict[str, tuple[int, int]], where: str = "method.rank") -> list[Problem]:

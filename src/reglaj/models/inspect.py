@@ -47,6 +47,7 @@ _NOT_LINEAR = (
     "embed", "norm", "pooler", "lm_head", "cls.", "wte", "wpe", "classifier", "score", "shared.",
     "relative_attention_bias",
 )  # fmt: skip
+_BUFFERS = ("position_ids", "masked_bias", "rotary_emb.inv_freq")
 _DECODERS = (
     "gpt", "llama", "qwen", "mistral", "gemma", "phi", "olmo", "smollm", "granite", "cohere", "starcoder", "stablelm",
     "falcon", "bloom", "opt", "helium", "ministral",
@@ -56,7 +57,7 @@ _DECODERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """A model on disk. `tensors` maps each name in its safetensors files to its shape."""
+    """A model on disk. `tensors` maps each name in its safetensors files to its shape, buffers left out."""
 
     name: str
     """As the user wrote it."""
@@ -174,8 +175,13 @@ def inspect_model(model: str, *, folder: Path, console: Console = SILENT) -> Mod
     _check_tokenizer(model, path)
     tensors: dict[str, tuple[int, ...]] = {}
     for file in _weight_files(model, path):
-        tensors |= read_safetensors_shapes(file)
+        tensors |= {name: shape for name, shape in read_safetensors_shapes(file).items() if not _is_buffer(name, shape)}
     return ModelFacts(name=model, folder=path, config=config, tensors=tensors, licence=licence, source=source)
+
+
+def _is_buffer(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether an old file has here what nobody learns: an attention mask, numbers of positions, rotary frequencies."""
+    return name.endswith(_BUFFERS) or (name.endswith(".bias") and len(shape) == 4)
 
 
 def _resolve(model: str, folder: Path, console: Console) -> tuple[Path, str, str]:

@@ -25,16 +25,13 @@ from reglaj.pipelines.findings import Findings
 from reglaj.pipelines.forecast import Amount, forecast, what_would_fit
 from reglaj.pipelines.machine_speed import measured_speed
 from reglaj.pipelines.recipe import Recipe, load_recipe, resolve_method
+from reglaj.pipelines.room import no_room
 from reglaj.tasks import TASKS
 from reglaj.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from reglaj.models.inspect import ModelFacts
     from reglaj.tasks.base import Task
-
-
-FEWEST_TOKENS = 8
-"""Of a text, that virtual tokens must leave room for."""
 
 
 def check(
@@ -84,37 +81,10 @@ def model_problems(
         taken = METHODS.get(method.name).virtual_tokens(method, facts)
     if task and method and not problems and not task.defaults.has_new_head:
         problems += _nothing_learns(task, method, facts)
-    room = _no_room(train.max_tokens if train else None, taken, facts)
+    room = no_room(train.max_tokens if train else None, taken, facts)
     # Of two limits for one key the narrower one: whoever follows the other is refused again.
     told = {problem.where for problem in room}
     return [problem for problem in problems if problem.where not in told] + room
-
-
-def _no_room(max_tokens: int | None, taken: int, facts: ModelFacts) -> list[Problem]:
-    """A text, or what stands before it, that is longer than the model's context."""
-    room = facts.context - taken
-    if taken and room < FEWEST_TOKENS:
-        return [
-            Problem(
-                where="method.num_virtual_tokens",
-                given=f"{taken}",
-                allowed=f"up to {max(0, facts.context - FEWEST_TOKENS)}",
-                why=f"{facts.name} reads {facts.context} tokens in all, and virtual ones leave no room for the text",
-                remedy="lower it, or choose a model with a longer context",
-            )
-        ]
-    if max_tokens is None or max_tokens <= room:
-        return []
-    beside = f" beside {taken} virtual tokens" if taken else ""
-    return [
-        Problem(
-            where="train.max_tokens",
-            given=f"{max_tokens}{beside}",
-            allowed=f"up to {room}",
-            why=f"{facts.name} has no positions beyond {facts.context}",
-            remedy="lower it, or choose a model with a longer context",
-        )
-    ]
 
 
 def _nothing_learns(task: type[Task], method: MethodConfig, facts: ModelFacts) -> list[Problem]:

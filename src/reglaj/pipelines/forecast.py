@@ -17,6 +17,7 @@ from reglaj.pipelines.data import with_context
 from reglaj.pipelines.machine_speed import Speed, assumed_speed, has_gpu
 from reglaj.pipelines.memory_cost import Work, loading_bytes, memory_of
 from reglaj.pipelines.recipe import Recipe
+from reglaj.pipelines.room import no_room
 from reglaj.pipelines.time_cost import seconds_of, steps_of
 from reglaj.tasks import TASKS
 from reglaj.training.budget import (
@@ -105,6 +106,8 @@ def what_would_fit(
         config = recipe.method if is_chosen else method.config_type(name=name)
         other = dataclasses.replace(recipe, method=config).with_method(facts)
         problems = method.check(other.method, facts)
+        if not problems:
+            problems = no_room(recipe.train.max_tokens, method.virtual_tokens(other.method, facts), facts)
         trainable = 0 if problems else method.trainable_parameters(other.method, facts)
         if problems:
             line |= told_problem(problems[0])

@@ -22,8 +22,6 @@ PROCESS_BYTES = 620_000_000
 """Python with torch, transformers and the data, before any model."""
 MOMENT_BYTES = {"adamw": 8, "adamw-8bit": 2.05}
 """Of one value that learns; in eight bits with the exponents of the blocks."""
-NF4_BYTES = 0.5 + 1 / 64
-"""Of one value, with the scale of its block of 64 in eight bits."""
 SCORES_BYTES = 75_000_000
 """The scores of one chunk of supervised positions (2^23 values), with what is made of them."""
 ALLOCATOR = 1.8
@@ -95,8 +93,9 @@ def frozen_linear(method: type[Method[MethodConfig]], config: MethodConfig, fact
 def _weights(method: type[Method[MethodConfig]], config: MethodConfig, facts: ModelFacts, work: Work) -> float:
     frozen, learns = frozen_linear(method, config, facts)
     rest = (facts.parameters - frozen) * FLOAT_BYTES
-    if method.storage(config) is not None:
-        return frozen * NF4_BYTES + rest
+    storage = method.storage(config)
+    if storage is not None:
+        return frozen * storage.bytes_per_value + rest
     if work.precision == "float32":
         return frozen * FLOAT_BYTES + rest
     if work.narrows_frozen:
