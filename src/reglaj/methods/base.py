@@ -132,7 +132,8 @@ class Handle(ABC):
     def folded(self) -> contextlib.AbstractContextManager[None]:
         """A context in which the update is part of the base's weights, where there is one, for faster forward passes.
 
-        Outputs differ by rounding alone. Afterwards the base is bitwise what it was. Not for training.
+        Outputs differ by rounding alone. Afterwards the base is bitwise what it was. Not for training; nothing happens
+        where the handle is off.
         """
         return contextlib.nullcontext()
 
