@@ -133,6 +133,9 @@ def test_targets_that_are_in_none_of_the_layers_named() -> None:
     section = method.config_type(name="lora", layers=2, target_modules=["bert.encoder.layer.3.attention.self.query"])
     (problem,) = method.check(section, facts)
     assert problem.where == "method.layers" and problem.allowed.endswith(": 3")
+    bare = {key: shape for key, shape in facts.tensors.items() if ".layer." not in key}
+    (problem,) = method.check(method.config_type(name="lora"), replace(facts, tensors=bare))
+    assert problem.where == "method.target_modules", "no key of layers was given"
 
 
 @pytest.mark.parametrize("name", ["prefix", "prompt", "p-tuning"])

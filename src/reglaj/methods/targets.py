@@ -49,7 +49,8 @@ def target_problems(config: TargetedConfig, facts: ModelFacts, among: Modules | 
         if not any(matches(module, target) for module in every)
     ]
     if not problems and not chosen_modules(config, facts, among):
-        problems.append(_none_in_layers(config, every, facts))
+        has_layers = config.layers is not None
+        problems.append(_none_in_layers(config, every, facts) if has_layers else _no_match("all-linear", every, facts))
     return problems
 
 
